@@ -1,0 +1,36 @@
+"""Two-layer networks by convex optimisation, with bounds on the global optimum of training."""
+
+from .certificate import (
+    Certificate as Certificate,
+    certify_dual as certify_dual,
+    certify_reduced as certify_reduced,
+)
+from .networks import TwoLayerReLU as TwoLayerReLU
+from .polish import balance as balance, polish as polish, prune as prune
+from .problem import TrainingProblem as TrainingProblem
+from .programs.lifted import LiftedData as LiftedData, LiftedProgram as LiftedProgram
+from .reduction import (
+    Reduction as Reduction,
+    lifted_data as lifted_data,
+    reduce as reduce,
+)
+from .relaxation import (
+    LiftedSolution as LiftedSolution,
+    SDPRelaxation as SDPRelaxation,
+    certify_solution as certify_solution,
+    full_moments as full_moments,
+    solve as solve,
+)
+from .rounding import (
+    SelectionMatrices as SelectionMatrices,
+    round_moments as round_moments,
+    selection_matrices as selection_matrices,
+)
+from .sgd import train_sgd as train_sgd
+from .storage import load_network as load_network, save_network as save_network
+from .theory import critical_width as critical_width, expected_kernel as expected_kernel
+from .train import (
+    Progress as Progress,
+    TrainingResult as TrainingResult,
+    train as train,
+)

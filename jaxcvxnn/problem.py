@@ -1,0 +1,140 @@
+"""The training problem: data, weight decay, and the one definition of the objective."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float
+
+if TYPE_CHECKING:
+    from .networks import TwoLayerReLU
+
+
+class TrainingProblem(eqx.Module):
+    """Train a two-layer ReLU network of any width on (X, Y) with weight decay.
+
+        p* = min over m, u_j, v_j of  1/2 ||f(X) - Y||_F^2 + weight_decay/2 sum_j (|u_j|^2 + |v_j|^2)
+
+    with f(x) = sum_j relu(x'u_j) v_j: Prakhya et al. (2025), eq. (NN-Train), with the 1/2 before the
+    loss that their tables use.
+
+    **Arguments:**
+
+    - `X`: samples, shape `(n, d)`.
+    - `Y`: targets, shape `(n, c)`, or `(n,)` for one output.
+    - `weight_decay`: positive number.
+    - `bias`: whether the first layer has a bias: a column of ones appended to X, whose weights are
+      regularised like the others (Prakhya et al., 2025, section 5.2).
+
+    float32 and float64 arrays keep their precision; integers and booleans become float64 (float32
+    where JAX has 64-bit types switched off and the input is a JAX array).
+
+    **Raises** a `ValueError` for empty data, shapes that do not match, entries that are NaN or
+    infinite, complex numbers, and a weight decay that is not a positive finite number. Under `jit`
+    and `vmap` the values cannot be looked at, so only the shapes are checked.
+    """
+
+    X: Float[Any, "n d"]
+    Y: Float[Any, "n c"]
+    weight_decay: Float[Any, ""]
+    bias: bool = eqx.field(static=True)
+
+    def __init__(self, X: Any, Y: Any, weight_decay: Any = 0.1, *, bias: bool = False):
+        samples, targets = _real_array(X, "X"), _real_array(Y, "Y")
+        if targets.ndim == 1:
+            targets = targets[:, None]
+        _require_matrix(samples, "X", "(n, d)")
+        _require_matrix(targets, "Y", "(n, c) or (n,)")
+        if samples.shape[0] != targets.shape[0]:
+            raise ValueError(
+                f"X and Y must have one row per sample each: X has shape {samples.shape}, "
+                f"Y has shape {targets.shape}."
+            )
+        dtype = np.result_type(samples.dtype, targets.dtype)
+        self.X = _cast(samples, dtype)
+        self.Y = _cast(targets, dtype)
+        self.weight_decay = _positive(weight_decay, dtype)
+        self.bias = bool(bias)
+
+    @property
+    def features(self) -> Float[Any, "n features"]:
+        """X, with the column of ones appended when there is a bias."""
+        if not self.bias:
+            return self.X
+        library = np if isinstance(self.X, np.ndarray) else jnp
+        return library.concatenate([self.X, library.ones_like(self.X[:, :1])], axis=1)
+
+    def loss(self, network: TwoLayerReLU) -> Float[Array, ""]:
+        """1/2 ||f(X) - Y||_F^2."""
+        return jnp.sum((network.predict(self.X) - self.Y) ** 2) / 2
+
+    def objective(self, network: TwoLayerReLU) -> Float[Array, ""]:
+        """The objective of `network`: `loss` plus the weight decay's term. An upper bound on p*."""
+        return self.loss(network) + self.weight_decay / 2 * network.squared_norm
+
+
+def _real_array(values: Any, name: str) -> Any:
+    """`values` as a finite floating-point array: JAX arrays stay JAX's, all else becomes NumPy's."""
+    if not isinstance(values, jax.Array):
+        try:
+            values = np.asarray(values)
+        except ValueError as error:
+            raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
+    if values.dtype.kind in "iub":
+        values = values.astype(float)
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        raise ValueError(f"{name} must hold real numbers; its dtype is {values.dtype}.")
+    if values.dtype.itemsize < 4:
+        values = values.astype(np.float32)
+    if values.dtype.itemsize > 8:
+        values = values.astype(np.float64)
+    if not isinstance(values, Tracer):
+        _require_finite(np.asarray(values), name)
+    return values
+
+
+def _require_finite(values: np.ndarray, name: str) -> None:
+    bad = np.argwhere(~np.isfinite(values))
+    if bad.size:
+        where = tuple(int(i) for i in bad[0])
+        raise ValueError(
+            f"{name} must be finite: entry {where} is {values[where]} "
+            f"({len(bad)} of {values.size} entries are NaN or infinite)."
+        )
+
+
+def _require_matrix(values: Any, name: str, expected: str) -> None:
+    if values.ndim != 2:
+        raise ValueError(f"{name} must have shape {expected}; its shape is {values.shape}.")
+    if 0 in values.shape:
+        raise ValueError(f"{name} is empty: its shape is {values.shape}, expected {expected}.")
+
+
+def _positive(value: Any, dtype: Any) -> Any:
+    if isinstance(value, Tracer):
+        if value.ndim:
+            raise ValueError(f"weight_decay must be a number; its shape is {value.shape}.")
+        return _cast(value, dtype)
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"weight_decay must be a positive number; got {value!r}.") from None
+    if not 0 < number < np.inf:
+        raise ValueError(f"weight_decay must be a positive finite number; got {number}.")
+    with np.errstate(over="ignore"):
+        rounded = float(np.asarray(number, dtype))
+    if not 0 < rounded < np.inf:
+        raise ValueError(f"weight_decay must be positive and finite in {dtype}; got {number}.")
+    return _cast(value, dtype) if isinstance(value, jax.Array) else np.asarray(number, dtype)
+
+
+def _cast(values: Any, dtype: Any) -> Any:
+    """`values` in `dtype`, or in the widest that JAX has where they are JAX's."""
+    if isinstance(values, jax.Array):
+        dtype = jax.dtypes.canonicalize_dtype(dtype)
+    return values.astype(dtype)

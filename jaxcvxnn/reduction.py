@@ -1,0 +1,240 @@
+"""Exact reductions of a training problem to the data of (lifted), and the way back.
+
+On the host, since the reduced shapes depend on the data: X by its rank, zero samples dropped, samples
+scaled to unit length, parallel samples merged, antiparallel ones read from omega instead of alpha, Y
+by its rank. See docs/math.md, section "Reductions". Inside `jit` use `lifted_data`, which scales the
+samples and changes no shape.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from .problem import TrainingProblem
+from .programs.lifted import LiftedData
+
+
+class Reduction(eqx.Module):
+    """A training problem in reduced coordinates, with the maps between both.
+
+    Sample i is `lengths[i] * signs[i] * directions[classes[i]] @ basis.T` up to rounding; zero
+    samples have class -1. Targets are Y = `coordinates @ output_basis.T`. All arrays are NumPy's.
+    """
+
+    problem: TrainingProblem
+    data: LiftedData
+    basis: Float[np.ndarray, "features r"]
+    output_basis: Float[np.ndarray, "outputs c"]
+    classes: Int[np.ndarray, " n"]
+    signs: Float[np.ndarray, " n"]
+    lengths: Float[np.ndarray, " n"]
+    loss_rows: Int[np.ndarray, " n"]  # the row of `data.readout` that sample i went to; -1 if none
+
+    @property
+    def lift(self) -> Float[np.ndarray, "p q_plus_c"]:
+        """T with (alpha, omega, u, v) = T (z, v'): from reduced to full coordinates.
+
+        The order is that of Prakhya et al. (2025), eq. (35): n activations alpha, n omega (their
+        beta), the features' u, the outputs' v.
+        """
+        data = self.data
+        rows, alive = np.asarray(data.rows), np.flatnonzero(self.classes >= 0)
+        kind, scale = self.classes[alive], self.lengths[alive, None]
+        plus = np.where(self.signs[alive] > 0, 0, data.pairs)
+        alpha = np.zeros((len(self.classes), rows.shape[1]))
+        omega = np.zeros_like(alpha)
+        alpha[alive] = scale * rows[kind + plus]
+        omega[alive] = scale * rows[kind + data.pairs - plus]
+        size, width = data.rows.shape[1], data.targets.shape[1]
+        z_part = np.vstack([alpha, omega, np.zeros((len(self.basis), size))])
+        z_part[2 * len(alpha) :, data.pairs :] = self.basis
+        v_part = np.zeros((len(z_part) + len(self.output_basis), width))
+        v_part[len(z_part) :] = self.output_basis
+        z_full = np.vstack([z_part, np.zeros((len(self.output_basis), size))])
+        return np.hstack([z_full, v_part])
+
+    def expand_moments(self, moments: Any) -> Float[np.ndarray, "p p"]:
+        """Prakhya's Lambda from the reduced moment matrix S."""
+        lift = self.lift
+        return lift @ np.asarray(moments) @ lift.T
+
+    def expand_residual(self, residual: Any) -> Float[np.ndarray, "n outputs"]:
+        """R = f(X) - Y on the samples, from the residual on the reduced loss rows.
+
+        A loss row that merges several samples fixes their common prediction per unit length.
+        """
+        residual = np.asarray(residual, np.float64)
+        targets = np.asarray(self.data.targets, np.float64)
+        coordinates = np.asarray(self.problem.Y, np.float64) @ self.output_basis
+        rowscale = np.zeros(len(targets))
+        alive = self.loss_rows >= 0
+        np.add.at(rowscale, self.loss_rows[alive], self.lengths[alive] ** 2)
+        per_length = (residual + targets) / np.sqrt(rowscale)[:, None]
+        predicted = np.zeros_like(coordinates)
+        predicted[alive] = self.lengths[alive, None] * per_length[self.loss_rows[alive]]
+        return (predicted - coordinates) @ self.output_basis.T
+
+    def reduce_residual(self, residual: Any) -> Float[np.ndarray, "l c"]:
+        """The reduced rows' residual: the part of R (n, outputs) that the dual function sees."""
+        coordinates = np.asarray(residual, np.float64) @ self.output_basis
+        merged = np.zeros((self.data.targets.shape[0], coordinates.shape[1]))
+        squares = np.zeros(len(merged))
+        alive = self.loss_rows >= 0
+        weighted = self.lengths[alive, None] * coordinates[alive]
+        np.add.at(merged, self.loss_rows[alive], weighted)
+        np.add.at(squares, self.loss_rows[alive], self.lengths[alive] ** 2)
+        return merged / np.sqrt(squares)[:, None]
+
+    def reduce_multipliers(self, multipliers: Any) -> Float[np.ndarray, "m m"]:
+        """Z'NZ for multipliers N (2n, 2n) on the samples' (alpha, omega), Z >= 0 the read-out."""
+        count, pairs = len(self.classes), self.data.pairs
+        select = np.zeros((2 * count, self.data.rows.shape[0]))
+        index = np.flatnonzero(self.classes >= 0)
+        plus = self.classes[index] + np.where(self.signs[index] > 0, 0, pairs)
+        minus = self.classes[index] + np.where(self.signs[index] > 0, pairs, 0)
+        select[index, plus] = self.lengths[index]
+        select[count + index, minus] = self.lengths[index]
+        return select.T @ np.asarray(multipliers, np.float64) @ select
+
+
+def lifted_data(problem: TrainingProblem) -> LiftedData:
+    """(lifted) for a problem as it is: samples scaled to unit length, no shape changed. Pure JAX.
+
+    Zero and repeated samples are allowed but leave the program without an interior, which slows
+    every solver down: call `reduce` on the host where the data may have them.
+    """
+    features, targets = jnp.asarray(problem.features), jnp.asarray(problem.Y)
+    lengths = jnp.linalg.norm(features, axis=1)
+    directions = features / jnp.where(lengths > 0, lengths, 1)[:, None]
+    count, rank = features.shape
+    return LiftedData(
+        rows=_activation_rows(jnp, directions),
+        readout=jnp.concatenate([jnp.diag(lengths), jnp.zeros((count, rank))], axis=1),
+        targets=targets,
+        weight_decay=jnp.asarray(problem.weight_decay, features.dtype),
+        constant=jnp.zeros((), features.dtype),
+        pairs=count,
+    )
+
+
+def reduce(problem: TrainingProblem, *, tolerance: float = 1e-9) -> Reduction:
+    """All exact reductions of a problem, in NumPy float64 on the host.
+
+    **Arguments:** `tolerance`, relative: singular values of X below it times the largest count as
+    zero, samples closer than it in direction as parallel. What that neglects is accounted for by the
+    certificate, never assumed away.
+
+    **Raises** a `ValueError` under `jit` or `vmap`, where shapes cannot depend on data.
+    """
+    try:
+        features = np.asarray(problem.features, np.float64)
+        targets = np.asarray(problem.Y, np.float64)
+        weight_decay = float(problem.weight_decay)
+    except Exception as error:
+        if "Tracer" in type(error).__name__:
+            raise ValueError(
+                "`reduce` needs concrete data: use `lifted_data` inside jit."
+            ) from None
+        raise
+    basis = _row_space(features, tolerance)
+    output_basis = _row_space(targets, tolerance)
+    coordinates = features @ basis
+    lengths = np.linalg.norm(coordinates, axis=1)
+    alive = lengths > tolerance * max(float(lengths.max(initial=0.0)), np.finfo(float).tiny)
+    unit = coordinates / np.where(alive, lengths, 1)[:, None]
+    classes, signs = _parallel_classes(unit, alive, tolerance)
+    directions = unit[[int(np.argmax(classes == k)) for k in range(classes.max(initial=-1) + 1)]]
+    readout, merged, constant, loss_rows = _merge_losses(
+        classes, signs, lengths, directions, targets @ output_basis
+    )
+    dropped = targets - (targets @ output_basis) @ output_basis.T
+    pairs = len(directions)
+    data = LiftedData(
+        rows=_activation_rows(np, directions),
+        readout=readout,
+        targets=merged,
+        weight_decay=np.asarray(weight_decay),
+        constant=np.asarray(constant + np.sum(dropped**2) / 2),
+        pairs=pairs,
+    )
+    return Reduction(
+        problem=problem,
+        data=data,
+        basis=basis,
+        output_basis=output_basis,
+        classes=classes,
+        signs=signs,
+        lengths=lengths,
+        loss_rows=loss_rows,
+    )
+
+
+def _activation_rows(library: Any, directions: Any) -> Array:
+    """V of (lifted): (alpha, u) to (alpha, omega) = (alpha, alpha - P u)."""
+    count, rank = directions.shape
+    eye = library.eye(count, dtype=directions.dtype)
+    zero = library.zeros((count, rank), dtype=directions.dtype)
+    return library.block([[eye, zero], [eye, -directions]])
+
+
+def _row_space(matrix: np.ndarray, tolerance: float) -> np.ndarray:
+    """Orthonormal columns that span the rows of `matrix`; at least one column.
+
+    A matrix of full column rank keeps its own coordinates, so that nothing is rounded needlessly.
+    """
+    _, values, right = np.linalg.svd(matrix, full_matrices=False)
+    rank = int(np.sum(values > tolerance * values[0])) if values[0] > 0 else 1
+    return np.eye(matrix.shape[1]) if rank == matrix.shape[1] else right[:rank].T
+
+
+def _parallel_classes(
+    unit: np.ndarray, alive: np.ndarray, tolerance: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(class, sign) per sample: samples of one class are parallel (+1) or antiparallel (-1)."""
+    classes = np.full(len(unit), -1)
+    signs = np.ones(len(unit))
+    members: list[int] = []
+    for i in np.flatnonzero(alive):
+        known = unit[members]
+        same = np.linalg.norm(known - unit[i], axis=1) <= tolerance
+        opposite = np.linalg.norm(known + unit[i], axis=1) <= tolerance
+        if np.any(same | opposite):
+            classes[i] = int(np.argmax(same | opposite))
+            signs[i] = 1.0 if same[classes[i]] else -1.0
+        else:
+            classes[i] = len(members)
+            members.append(int(i))
+    return classes, signs
+
+
+def _merge_losses(
+    classes: np.ndarray,
+    signs: np.ndarray,
+    lengths: np.ndarray,
+    directions: np.ndarray,
+    targets: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
+    """Read-out, merged targets, constant, and the loss row of each sample.
+
+    Samples with one activation, up to their length s_i, merge exactly: sum_i |s_i f - y_i|^2 =
+    |s f - y|^2 + sum_i |y_i|^2 - |y|^2 with s^2 = sum s_i^2 and y = sum s_i y_i / s.
+    """
+    pairs, rank = directions.shape
+    kinds = sorted({(int(k), -s) for k, s in zip(classes, signs, strict=True) if k >= 0})
+    readout = np.zeros((len(kinds), pairs + rank))
+    merged = np.zeros((len(kinds), targets.shape[1]))
+    loss_rows = np.full(len(classes), -1)
+    constant = float(np.sum(targets[classes < 0] ** 2) / 2)
+    for row, (kind, minus_sign) in enumerate(kinds):
+        inside = (classes == kind) & (signs == -minus_sign)
+        scale = np.linalg.norm(lengths[inside])
+        loss_rows[inside] = row
+        readout[row, kind] = scale
+        if minus_sign > 0:
+            readout[row, pairs:] = -scale * directions[kind]
+        merged[row] = lengths[inside] @ targets[inside] / scale
+        constant += float(np.sum(targets[inside] ** 2) - np.sum(merged[row] ** 2)) / 2
+    return readout, merged, constant, loss_rows

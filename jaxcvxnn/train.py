@@ -1,0 +1,446 @@
+"""`train`: data in, network and both bounds out. Wires the steps together; holds no mathematics."""
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcone import Solution, Splitting, Status, advance
+
+from .certificate import Certificate, certify_reduced
+from .checkpoint import load_solution, save_solution
+from .insertion import grow
+from .networks import TwoLayerReLU
+from .polish import polish as polish_network, prune
+from .problem import TrainingProblem
+from .programs.lifted import LiftedProgram, lifted_program
+from .reduction import Reduction, reduce
+from .relaxation import LiftedSolution, read_out
+from .rounding import round_moments
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What `train` reports: `step` of `total` within a stage, and the bounds known so far.
+
+    The stages are "solve", "round", "polish" and "certify", in this order.
+    """
+
+    stage: str
+    step: int
+    total: int
+    lower_bound: float
+    upper_bound: float
+
+
+class TrainingResult(eqx.Module):
+    """A network with a proof of how good it is.
+
+    `upper_bound` is the objective of `network`; no network of any width has an objective below
+    `lower_bound`. `rounded_objective` is that of the network before the polish. `status` is the
+    solver's (`solved`, `inaccurate`, `max_steps`, `nonfinite`), or `stalled` when the certified
+    bound stopped improving, `time_limit`, or `interrupted`; both bounds hold whatever it says.
+    """
+
+    network: TwoLayerReLU
+    upper_bound: float
+    lower_bound: float
+    rounded_objective: float
+    status: str
+    program: str
+    message: str
+    problem: TrainingProblem
+    certificate: Certificate
+    solution: LiftedSolution | None
+    seconds: dict[str, float]
+
+    @property
+    def relative_gap(self) -> float:
+        """(upper_bound - lower_bound) / |upper_bound|."""
+        tiny = np.finfo(float).tiny
+        return (self.upper_bound - self.lower_bound) / max(abs(self.upper_bound), tiny)
+
+    def __str__(self) -> str:
+        shape = f"{self.network.in_features} inputs, {self.network.width} neurons"
+        total = sum(self.seconds.values())
+        return "\n".join(
+            [
+                f"network        {shape}, {self.network.out_features} outputs",
+                f"upper bound    {self.upper_bound:.6f}  (objective of this network)",
+                f"lower bound    {self.lower_bound:.6f}  (certified: no network is below it)",
+                f"relative gap   {100 * self.relative_gap:.2f} %",
+                f"program        {self.program}: {self.message}",
+                f"time           {total:.1f} s ("
+                + ", ".join(f"{stage} {spent:.1f}" for stage, spent in self.seconds.items())
+                + ")",
+            ]
+        )
+
+
+# The best penalty differs by factors of 100 between data sets, and no formula tried predicts it: all
+# of these race, judged by the certified bound. See docs/math.md, "The penalty".
+CANDIDATE_PENALTIES = (10.0, 100.0, 1000.0)
+CHUNK_STEPS = 400
+DEFAULT_STEPS = 4000
+# A candidate ends when its bound has gained less than STALL, relative, in PATIENCE chunks running,
+# or when after two chunks its bound is below the part BEHIND of the best.
+STALL = 1e-3
+PATIENCE = 2
+BEHIND = 0.75
+# The published step size first; where it diverges or does badly, a quarter of it (docs/math.md).
+ROUNDING_STEPS = (1.0, 0.25)
+# Of a time limit, the part that the solve may take; the rest is for the network.
+SOLVE_SHARE = 0.7
+POLISH_CYCLES = 3
+POLISH_GAIN = 1e-3
+
+
+def train(
+    X: Any,
+    Y: Any,
+    weight_decay: Any = 0.1,
+    *,
+    program: str = "auto",
+    solver: Splitting | None = None,
+    bias: bool = False,
+    width: int = 300,
+    polish: bool = True,
+    seed: int = 0,
+    progress: Callable[[Progress], None] | None = None,
+    time_limit: float | None = None,
+    checkpoint: str | Path | None = None,
+) -> TrainingResult:
+    """Train a two-layer ReLU network by convex optimisation, with bounds on the global optimum.
+
+    Solves the semidefinite relaxation of training (Prakhya et al., 2025, SDP-NN, reduced), rounds
+    its solution to a network, improves that network on the true objective (new neurons where they
+    pay, L-BFGS, Adam), and certifies a lower bound that no network can beat.
+
+    **Arguments:**
+
+    - `X` (n, d), `Y` (n, c) or (n,), `weight_decay`, `bias`: see `TrainingProblem`. The solve runs
+      in the precision of the data; the network and both bounds are in float64.
+    - `program`: "auto" or "lifted", which for now mean the same.
+    - `solver`: settings of the splitting method; by default the penalty is chosen by trial.
+    - `width`: neurons at most.
+    - `polish`: whether to improve the rounded network.
+    - `seed`: for the random starts of the search for neurons that the polish adds.
+    - `progress`: called with a `Progress` after each chunk of work. The total of a stage is what is
+      left at most; it falls when the solve drops a candidate.
+    - `time_limit`: seconds after which the work ends where it is (the solve gets 70 % of them). A
+      chunk that has begun, and compilation, are not cut short.
+    - `checkpoint`: a file that the solver's state is written to after each chunk; if it exists, and
+      belongs to the same problem, the solve continues from it.
+
+    Ctrl-C ends the work in the same way as the time limit: the best result so far is returned.
+
+    **Raises** a `ValueError` for bad data (see `TrainingProblem`) or settings.
+    """
+    if program not in ("auto", "lifted"):
+        raise ValueError(f'program must be "auto" or "lifted"; got {program!r}.')
+    if isinstance(width, bool) or not isinstance(width, int | np.integer) or width < 1:
+        raise ValueError(f"width must be a positive integer; got {width!r}.")
+    timed = isinstance(time_limit, int | float | np.number)
+    if time_limit is not None and not (timed and time_limit > 0):
+        raise ValueError(f"time_limit must be positive seconds or None; got {time_limit!r}.")
+    problem = TrainingProblem(X, Y, weight_decay, bias=bias)
+    with jax.enable_x64(True):
+        return _Run(problem, solver, int(width), polish, seed, progress, time_limit, checkpoint)()
+
+
+@dataclasses.dataclass
+class _Run:
+    """One call of `train`: what is known so far, and the stages in order."""
+
+    problem: TrainingProblem
+    solver: Splitting | None
+    width: int
+    wants_polish: bool
+    seed: int
+    progress: Callable[[Progress], None] | None
+    time_limit: float | None
+    checkpoint: str | Path | None
+
+    def __post_init__(self):
+        self.started = time.monotonic()
+        self.seconds: dict[str, float] = {}
+        self.stopped = ""
+        self.exact = _in_float64(self.problem)
+        self.reduction: Reduction = reduce(self.exact)
+        dtype = self.problem.X.dtype
+        self.data = jax.tree.map(lambda a: jnp.asarray(a, dtype), self.reduction.data)
+        features = self.problem.X.shape[1], self.problem.Y.shape[1]
+        self.network = _zero_network(*features, self.problem.bias)
+        self.upper = float(self.exact.objective(self.network))
+        self.rounded = self.upper
+        nothing = np.zeros(self.reduction.data.targets.shape)
+        rows = self.reduction.data.rows.shape[0]
+        self.certificate = certify_reduced(
+            self.reduction, nothing, np.zeros((rows, rows)), repair=False
+        )
+        self.solution: LiftedSolution | None = None
+
+    def __call__(self) -> TrainingResult:
+        status, message = "solved", "nothing to fit; the zero network is optimal"
+        if np.any(self.reduction.data.targets) and self.reduction.data.pairs:
+            with self._stage("solve"):
+                status = self._solve()
+            if self.solution is not None:
+                with self._stage("round"):
+                    self._round(self.solution)
+            if self.wants_polish:
+                with self._stage("polish"):
+                    self._polish()
+            if self.stopped != "interrupted":
+                with self._stage("certify"):
+                    self._certify()
+            message = self._describe(status)
+        return TrainingResult(
+            network=jax.tree.map(np.asarray, self.network),
+            upper_bound=self.upper,
+            lower_bound=self.certificate.lower_bound,
+            rounded_objective=self.rounded,
+            status=self.stopped or status,
+            program="lifted",
+            message=message,
+            problem=self.problem,
+            certificate=self.certificate,
+            solution=self.solution,
+            seconds=self.seconds,
+        )
+
+    def _solve(self) -> str:
+        """Advance all candidates in turn, dropping those that fall behind or stop gaining."""
+        cone_program = lifted_program(self.data)
+        racing = self._candidates(cone_program)
+        everyone, best, status, turns = list(racing), -math.inf, "stalled", 0
+        while racing and not self._over(SOLVE_SHARE):
+            for candidate in list(racing):
+                found = self._interruptible(lambda c=candidate: c.advance(cone_program))
+                if found is None:
+                    return status
+                bound = self._learn(cone_program, found, best)
+                candidate.judge(bound)
+                if bound > best or turns == 0:
+                    best, status = max(bound, best), _name(found.status)
+                    if self.checkpoint is not None:
+                        save_solution(self.checkpoint, self.exact, candidate.solver, found)
+                turns += 1
+                if found.status != Status.running or candidate.stale >= PATIENCE:
+                    racing.remove(candidate)
+                done = sum(c.steps for c in everyone)
+                left = sum(c.total - c.steps for c in racing)
+                self._report("solve", done, done + left)
+                if self._over(SOLVE_SHARE):
+                    break
+            racing = [c for c in racing if not c.behind(best)]
+        return ("time_limit" if racing else "stalled") if status == "running" else status
+
+    def _candidates(self, cone_program: LiftedProgram) -> list["_Candidate"]:
+        if self.checkpoint is not None and Path(self.checkpoint).exists():
+            solver, found = load_solution(self.checkpoint, self.exact, cone_program)
+            return [_Candidate(self.solver or solver, found)]
+        if self.solver is not None:
+            return [_Candidate(self.solver)]
+        return [
+            _Candidate(
+                Splitting(
+                    penalty=penalty, max_steps=DEFAULT_STEPS, tolerance=1e-6, adapt_penalty=False
+                )
+            )
+            for penalty in CANDIDATE_PENALTIES
+        ]
+
+    def _learn(self, cone_program: LiftedProgram, found: Solution, best: float) -> float:
+        """The certified bound from this solution; both are kept if it is better than `best`."""
+        solution = read_out(self.data, cone_program, found)
+        if self.solution is None:
+            self.solution = solution
+        residual = np.asarray(solution.residual, np.float64)
+        multipliers = np.asarray(solution.multipliers, np.float64)
+        if not (np.all(np.isfinite(residual)) and np.all(np.isfinite(multipliers))):
+            return -math.inf
+        candidate = certify_reduced(self.reduction, residual, multipliers)
+        if candidate.lower_bound > best:
+            self.solution = solution
+        if candidate.lower_bound > self.certificate.lower_bound:
+            self.certificate = candidate
+        return candidate.lower_bound
+
+    def _round(self, solution: LiftedSolution) -> None:
+        moments = np.asarray(solution.moments, np.float64)
+        if not np.all(np.isfinite(moments)):
+            return
+        full = jnp.asarray(self.reduction.expand_moments(moments))
+        features = jnp.asarray(self.exact.features)
+        objectives = []
+        # Out of time, only the step that is sure to give a network.
+        steps = ROUNDING_STEPS[-1:] if self._over() else ROUNDING_STEPS
+        for index, step in enumerate(steps):
+            network = self._interruptible(
+                lambda step=step: round_moments(
+                    full, features, width=self.width, bias=self.problem.bias, relative_step=step
+                )
+            )
+            if network is not None:
+                self._offer(network)
+                objectives.append(float(self.exact.objective(network)))
+            self._report("round", index + 1, len(steps))
+        self.rounded = min((o for o in objectives if math.isfinite(o)), default=self.rounded)
+
+    def _polish(self) -> None:
+        """Grow and descend in turns while that pays."""
+        key = jax.random.key(self.seed)
+        start = prune(self.network)
+        for cycle in range(POLISH_CYCLES):
+            if self._over():
+                break
+            before = self.upper
+            key, draw = jax.random.split(key)
+            self._interruptible(
+                lambda start=start, draw=draw, cycle=cycle: grow(
+                    self.exact,
+                    start,
+                    draw,
+                    width=self.width,
+                    catch_interrupt=False,
+                    watch=lambda network, _, done: self._polished(network, cycle, done / 80),
+                )
+            )
+            if self._over():
+                break
+            best = self.network
+            self._interruptible(
+                lambda best=best, cycle=cycle: polish_network(
+                    self.exact,
+                    best,
+                    catch_interrupt=False,
+                    watch=lambda network, _, step, of: self._polished(
+                        network, cycle, 0.5 + step / of / 2
+                    ),
+                )
+            )
+            start = prune(self.network, threshold=1e-6)
+            if before - self.upper < POLISH_GAIN * self.upper:
+                break
+        self._report("polish", 100, 100)
+        pruned = prune(self.network, threshold=1e-9)
+        self._offer(pruned, at_least_as_good=True)
+
+    def _polished(self, network: TwoLayerReLU, cycle: int, part: float) -> bool:
+        self._offer(network)
+        self._report("polish", round(100 * (cycle + part) / POLISH_CYCLES), 100)
+        return self._over()
+
+    def _certify(self) -> None:
+        """A last attempt with the residual of the network itself in place of the solver's."""
+        multipliers = np.asarray(self.certificate.multipliers)
+        network_residual = np.asarray(self.network.predict(self.exact.X)) - self.exact.Y
+        reduced = self.reduction.reduce_residual(network_residual)
+        candidate = certify_reduced(self.reduction, reduced, multipliers)
+        if candidate.lower_bound > self.certificate.lower_bound:
+            solver_value = self.certificate.dual_objective
+            self.certificate = dataclasses.replace(candidate, dual_objective=solver_value)
+        self._report("certify", 1, 1)
+
+    def _offer(self, network: TwoLayerReLU, *, at_least_as_good: bool = False) -> None:
+        objective = float(self.exact.objective(network))
+        if objective < self.upper or (at_least_as_good and objective == self.upper):
+            self.network, self.upper = network, objective
+
+    def _describe(self, status: str) -> str:
+        data = self.reduction.data
+        steps = 0 if self.solution is None else int(self.solution.steps)
+        return (
+            f"{data.pairs} directions of rank {data.rank}, {steps} splitting steps "
+            f"({self.stopped or status})"
+        )
+
+    def _report(self, stage: str, step: int, total: int) -> None:
+        if self.progress is not None:
+            bounds = self.certificate.lower_bound, self.upper
+            self.progress(Progress(stage, min(step, total), total, *bounds))
+
+    def _over(self, share: float = 1.0) -> bool:
+        """Whether to end: after Ctrl-C, or when this share of the time limit is used up."""
+        limit = math.inf if self.time_limit is None else share * self.time_limit
+        late = time.monotonic() - self.started > limit
+        if not self.stopped and late and share == 1.0:
+            self.stopped = "time_limit"
+        return late or bool(self.stopped)
+
+    def _interruptible(self, work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except KeyboardInterrupt:
+            self.stopped = "interrupted"
+            return None
+
+    @contextlib.contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        begun = time.monotonic()
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.stopped = "interrupted"
+        finally:
+            self.seconds[name] = time.monotonic() - begun
+
+
+@dataclasses.dataclass
+class _Candidate:
+    """One setting of the solver in the race, with its state and its record."""
+
+    solver: Splitting
+    found: Solution | None = None
+    bound: float = -math.inf
+    stale: int = 0
+    turns: int = 0
+
+    @property
+    def total(self) -> int:
+        return int(self.solver.max_steps)
+
+    @property
+    def steps(self) -> int:
+        return 0 if self.found is None else int(self.found.steps)
+
+    def advance(self, cone_program: LiftedProgram) -> Solution:
+        # A certificate costs as much as some hundred steps: later ones come half as often.
+        steps = CHUNK_STEPS if self.turns < 2 else 2 * CHUNK_STEPS
+        blocks = max(steps // self.solver.check_every, 1)
+        self.found = advance(cone_program, self.solver, self.found, blocks=blocks)
+        self.turns += 1
+        return self.found
+
+    def judge(self, bound: float) -> None:
+        gained = bound - self.bound > STALL * abs(bound)
+        self.stale = 0 if gained else self.stale + 1
+        self.bound = max(bound, self.bound)
+
+    def behind(self, best: float) -> bool:
+        return self.turns >= 2 and self.bound < BEHIND * best
+
+
+def _in_float64(problem: TrainingProblem) -> TrainingProblem:
+    """The same problem for exact evaluation: every float32 is a float64."""
+    return jax.tree.map(lambda a: np.asarray(a, np.float64), problem)
+
+
+def _zero_network(features: int, outputs: int, bias: bool) -> TwoLayerReLU:
+    return TwoLayerReLU(
+        np.zeros((features, 0)), np.zeros((0, outputs)), np.zeros(0) if bias else None
+    )
+
+
+def _name(status: Any) -> str:
+    names = ("running", "solved", "inaccurate", "max_steps", "nonfinite")
+    return next(name for name in names if bool(status == getattr(Status, name)))

@@ -1,0 +1,281 @@
+"""Operator splitting (Douglas-Rachford on the standard form, which is ADMM) with acceleration.
+
+One step from the splitting variable z, with s = proj_K(z) and y = penalty (s - z) in K*:
+
+    x  = argmin 1/2 <x, P x> + <c, x> + penalty/2 ||A x - (b - (2 s - z))||^2
+    z <- z + relaxation ((b - A x) - s)
+
+(Eckstein and Bertsekas, 1992). Anderson acceleration acts on z. The steps run in blocks; between
+blocks the residuals decide about the status, and the penalty balances primal and dual residual.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from . import anderson
+from .program import AbstractConeProgram, Scaling, after, combine, norm, subtract
+from .residuals import Residuals, residuals
+from .solution import Solution, Status
+
+
+class Splitting(eqx.Module):
+    """Settings of the splitting method. Sizes of loops and buffers are static, the rest is traced.
+
+    **Arguments:**
+
+    - `tolerance`: on the three relative residuals; by default 1e-6 in float64, 1e-3 in float32.
+    - `max_steps`: steps at most; rounded up to whole blocks.
+    - `check_every`: steps in a block (static).
+    - `relaxation`: in (0, 2); above 1 is over-relaxation.
+    - `memory`: vectors in Anderson acceleration (static); 0 switches it off.
+    - `penalty`: the first penalty, in the units of the equilibrated program.
+    - `adapt_penalty`: whether blocks may change it (static).
+
+    Raises a `ValueError` for settings that are out of range or not finite.
+    """
+
+    tolerance: float | Float[Array, ""] | None = None
+    max_steps: int | Int[Array, ""] = 5000
+    check_every: int = eqx.field(static=True, default=50)
+    relaxation: float | Float[Array, ""] = 1.6
+    memory: int = eqx.field(static=True, default=15)
+    penalty: float | Float[Array, ""] = 10.0
+    adapt_penalty: bool = eqx.field(static=True, default=True)
+
+    def __check_init__(self):
+        _require(self.tolerance is None or _inside(self.tolerance, 0, jnp.inf), "tolerance", "> 0")
+        _require(_whole(self.max_steps, 0), "max_steps", "a positive integer")
+        _require(_whole(self.check_every, 0), "check_every", "a positive integer")
+        _require(_inside(self.relaxation, 0, 2), "relaxation", "in (0, 2)")
+        _require(_whole(self.memory, -1), "memory", "an integer >= 0")
+        _require(_inside(self.penalty, 0, jnp.inf), "penalty", "> 0 and finite")
+
+    def tolerance_for(self, dtype) -> Float[Array, ""]:
+        """The tolerance in force for arrays of this dtype."""
+        default = 1e-6 if dtype == jnp.float64 else 1e-3
+        return jnp.asarray(default if self.tolerance is None else self.tolerance, dtype)
+
+
+class SplittingState(eqx.Module):
+    """Everything that a later call needs to go on, bit for bit."""
+
+    point: PyTree  # the splitting variable z of the equilibrated program
+    penalty: Float[Array, ""]
+    acceleration: anderson.AndersonState | None
+    steps: Int[Array, ""]
+    status: Status
+    x: PyTree  # the last checked triple, in the units of the user's program
+    s: PyTree
+    y: PyTree
+    residuals: Residuals
+
+
+class Prepared(eqx.Module):
+    """A program with all that does not change during its iteration."""
+
+    program: AbstractConeProgram
+    tangent_factor: PyTree
+    start: tuple[PyTree, PyTree]
+    scaled: AbstractConeProgram
+    scaled_factor: PyTree
+    scaling: Scaling
+
+
+def prepare(program: AbstractConeProgram) -> Prepared:
+    """Start, equilibrate and factor, once per call; in one line, for the reason `after` gives."""
+    start = program.initial()
+    scaled, scaling = after(program, start).equilibrate()
+    scaled_factor = after(scaled, scaling).factor()
+    tangent_factor = after(program, scaled_factor).tangent_factor()
+    return Prepared(program, tangent_factor, start, scaled, scaled_factor, scaling)
+
+
+def init(
+    solver: Splitting, prepared: Prepared, warm_start: tuple[PyTree, PyTree] | None = None
+) -> SplittingState:
+    """The state before the first step, from the program's own start or from (s, y) in user units.
+
+    A warm start with a NaN or an infinity in it is replaced by the program's own start.
+    """
+    own = prepared.start
+    if warm_start is not None:
+        usable = jax.tree.reduce(
+            jnp.logical_and, jax.tree.map(lambda a: jnp.all(jnp.isfinite(a)), warm_start)
+        )
+        own = jax.tree.map(
+            lambda warm, cold: jnp.where(usable, jnp.asarray(warm, cold.dtype), cold),
+            warm_start,
+            own,
+        )
+    s, y = prepared.scaling.scale(*own)
+    dtype = jax.tree.leaves(s)[0].dtype
+    penalty = jnp.asarray(solver.penalty, dtype)
+    point = combine(1, s, -1 / penalty, y)
+    flat, _ = ravel_pytree(point)
+    x, _ = _minimize(prepared, penalty, point, s)
+    triple = prepared.scaling.unscale(x, s, y)
+    return SplittingState(
+        point=point,
+        penalty=penalty,
+        acceleration=anderson.start(flat, solver.memory) if solver.memory else None,
+        steps=jnp.zeros((), jnp.int32),
+        status=Status.running,
+        x=triple[0],
+        s=triple[1],
+        y=triple[2],
+        residuals=residuals(prepared.program, prepared.tangent_factor, *triple),
+    )
+
+
+def block(solver: Splitting, prepared: Prepared, state: SplittingState) -> SplittingState:
+    """`check_every` steps, then one check: a triple, its residuals, a status, a new penalty."""
+    flat, unravel = ravel_pytree(state.point)
+    # sqrt(eps) would let the ridge dominate late; 1e-10 is what the Gram matrix can resolve.
+    ridge = 1e-10 if flat.dtype == jnp.float64 else 1e-6
+
+    def step(_, carry):
+        flat, acceleration = carry
+        image, _, _ = _advance(solver, prepared, state.penalty, unravel(flat))
+        image, _ = ravel_pytree(image)
+        if acceleration is None:
+            return image, None
+        return anderson.accelerate(acceleration, flat, image, regularization=ridge, growth=2.0)
+
+    flat, acceleration = jax.lax.fori_loop(0, solver.check_every, step, (flat, state.acceleration))
+    steps = state.steps + solver.check_every
+    point = unravel(flat)
+    image, x, _ = _advance(solver, prepared, state.penalty, point)
+    s = prepared.scaled.project(image)
+    # The difference first: where s = z it is exactly zero, so y stays in the dual cone.
+    y = jax.tree.map(lambda a: state.penalty * a, subtract(s, image))
+    triple = prepared.scaling.unscale(x, s, y)
+    found = residuals(prepared.program, prepared.tangent_factor, *triple)
+    following = SplittingState(
+        point=point,
+        penalty=state.penalty,
+        acceleration=acceleration,
+        steps=steps,
+        status=_judge(solver, found, steps, flat),
+        x=triple[0],
+        s=triple[1],
+        y=triple[2],
+        residuals=found,
+    )
+    return _rebalance(solver, following, s, y) if solver.adapt_penalty else following
+
+
+def judge_again(solver: Splitting, state: SplittingState) -> SplittingState:
+    """The state with the status that these settings give it, which may differ from its own."""
+    flat, _ = ravel_pytree(state.point)
+    status = _judge(solver, state.residuals, state.steps, flat)
+    fresh = Status.where(state.steps == 0, Status.running, status)  # not yet checked
+    return eqx.tree_at(lambda s: s.status, state, fresh)
+
+
+def finish(state: SplittingState) -> Solution:
+    """The solution that a state holds, from its last check."""
+    return Solution(
+        x=state.x,
+        s=state.s,
+        y=state.y,
+        status=state.status,
+        steps=state.steps,
+        residuals=state.residuals,
+        state=state,
+    )
+
+
+def _advance(
+    solver: Splitting, prepared: Prepared, penalty: Float[Array, ""], point: PyTree
+) -> tuple[PyTree, PyTree, PyTree]:
+    """(the next z, x, s) from z = `point`."""
+    s = prepared.scaled.project(point)
+    x, slack = _minimize(prepared, penalty, point, s)
+    relaxation = jnp.asarray(solver.relaxation, penalty.dtype)
+    return combine(1, point, relaxation, subtract(slack, s)), x, s
+
+
+def _minimize(
+    prepared: Prepared, penalty: Float[Array, ""], point: PyTree, s: PyTree
+) -> tuple[PyTree, PyTree]:
+    """The x-update and its slack b - A x."""
+    offset = prepared.scaled.offset()
+    target = subtract(offset, combine(2, s, -1, point))
+    x = prepared.scaled.minimize(prepared.scaled_factor, penalty, target)
+    return x, subtract(offset, prepared.scaled.operator(x))
+
+
+def _judge(solver: Splitting, found: Residuals, steps: Int[Array, ""], flat: Array) -> Status:
+    """Status of the triple just checked: from its residuals, never from the step counter alone."""
+    tolerance = solver.tolerance_for(flat.dtype)
+    ended = steps >= solver.max_steps
+    status = Status.where(ended, Status.max_steps, Status.running)
+    nearly = ended & (found.worst <= 100 * tolerance)
+    status = Status.where(nearly, Status.inaccurate, status)
+    status = Status.where(found.worst <= tolerance, Status.solved, status)
+    finite = found.finite & jnp.all(jnp.isfinite(flat))
+    return Status.where(finite, status, Status.nonfinite)
+
+
+# Measured on the programs of this project; see docs/math.md, section "The penalty".
+PENALTY_PER_RATIO = 10.0
+CLEAR_IMBALANCE = 3.0
+# Where s or y is zero at the solution the ratio means nothing; the penalty must not follow it.
+LARGEST_RAISE = 1e3
+
+
+def _rebalance(solver: Splitting, state: SplittingState, s: PyTree, y: PyTree) -> SplittingState:
+    """Raise the penalty to a fixed multiple of ||y|| / ||s||, both in equilibrated units.
+
+    With the ratio itself the primal and the dual part of the distance from start to solution would
+    weigh alike in the bound on the number of steps; ten times that measured best. (Balancing
+    residuals, Boyd et al., 2011, section 3.4.1, drives the penalty far too low here.) y grows from
+    zero, so that the ratio is too small at first: only increases are trusted. A change keeps s and
+    y, hence moves z and empties Anderson's memory, so only a clear imbalance counts.
+    """
+    ratio = PENALTY_PER_RATIO * norm(y) / norm(s) / state.penalty
+    raised = state.penalty * jnp.minimum(ratio, 10.0)
+    highest = LARGEST_RAISE * jnp.asarray(solver.penalty, state.penalty.dtype)
+    change = (ratio > CLEAR_IMBALANCE) & jnp.isfinite(ratio) & (raised <= highest)
+    change &= state.residuals.worst < 0.5  # a far excursion says nothing about the solution
+    penalty = jnp.where(change, raised, state.penalty)
+
+    def pick(new: PyTree, old: PyTree) -> PyTree:
+        return jax.tree.map(lambda a, b: jnp.where(change, a, b), new, old)
+
+    point = pick(combine(1, s, -1 / penalty, y), state.point)
+    acceleration = state.acceleration
+    if acceleration is not None:
+        flat, _ = ravel_pytree(point)
+        fresh = eqx.tree_at(lambda a: a.image, anderson.restart(acceleration), flat)
+        acceleration = pick(fresh, acceleration)
+    return eqx.tree_at(
+        lambda st: (st.point, st.penalty, st.acceleration),
+        state,
+        (point, penalty, acceleration),
+        is_leaf=lambda node: node is None,
+    )
+
+
+def _inside(value, low: float, high: float) -> bool | Bool[Array, ""]:
+    """low < value < high; true for traced values, which cannot be looked at."""
+    if isinstance(value, Tracer):
+        return True
+    return low < value < high
+
+
+def _whole(value, low: float) -> bool | Bool[Array, ""]:
+    """An integer above `low`; true for traced values."""
+    if isinstance(value, Tracer):
+        return True
+    integer = jnp.issubdtype(jnp.result_type(value), jnp.integer) and not isinstance(value, bool)
+    return integer and value > low
+
+
+def _require(holds, name: str, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"Splitting: `{name}` must be {expected}.")

@@ -1,0 +1,27 @@
+"""Settings of the whole test session, and the one fixture every file may use."""
+
+import zlib
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+import threadpoolctl
+
+# The library follows the dtype of its arrays and sets no flag itself; the tests work in float64 and
+# ask for float32 where they mean it.
+jax.config.update("jax_enable_x64", True)
+
+# One BLAS thread per worker: with several workers their threads only wait for each other.
+threadpoolctl.threadpool_limits(1)
+
+# No deadline: the first example of a jitted function pays for its compilation. The same examples in
+# every run: a failure must come from the change at hand.
+hypothesis.settings.register_profile("jaxcvxnn", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("jaxcvxnn")
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """Random numbers that depend on the test's name only, not on order or worker."""
+    return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))

@@ -1,0 +1,128 @@
+"""The picture shows the numbers it was given."""
+
+import subprocess
+import sys
+import xml.etree.ElementTree
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+matplotlib = pytest.importorskip("matplotlib")
+
+from jaxcvxnn.plots import plot_bounds, spread  # noqa: E402
+
+STEPS = np.array([0, 10, 100, 1000])
+LOSSES = np.array([500.0, 60.0, 12.0, 9.1])
+
+
+@dataclass(frozen=True)
+class Result:
+    upper_bound: float = 9.0
+    lower_bound: float = 8.5
+
+
+def texts(figure):
+    return {text.get_text() for text in figure.axes[0].texts}
+
+
+def horizontal_lines(figure):
+    return {
+        line.get_ydata()[0]: line.get_linestyle()
+        for line in figure.axes[0].lines
+        if len(line.get_ydata()) == 2
+    }
+
+
+def test_curves_and_bounds_are_drawn():
+    figure = plot_bounds(Result(), {"Adam": (STEPS, LOSSES)})
+    [axes] = figure.axes
+    curve = axes.lines[0]
+    np.testing.assert_array_equal(curve.get_ydata(), LOSSES)
+    np.testing.assert_array_equal(curve.get_xdata(), [1, 10, 100, 1000])
+    lines = horizontal_lines(figure)
+    assert set(lines) == {9.0, 8.5} and lines[8.5] == "--" and lines[9.0] == "-"
+    assert texts(figure) == {"Adam", "this network: 9.000", "no network below: 8.500"}
+    assert axes.get_legend() is None
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+    bottom, top = axes.get_ylim()
+    assert bottom < 8.5 and 60 < top
+
+
+def test_bounds_that_nearly_meet_get_digits_and_separate_labels():
+    figure = plot_bounds(Result(8.90213, 8.90209), {"Adam": (STEPS, LOSSES)})
+    assert {"this network: 8.90213", "no network below: 8.90209"} <= texts(figure)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:i])
+        assert box.x1 <= figure.bbox.x1 and box.x0 >= figure.axes[0].bbox.x1
+
+
+def test_several_runs_share_a_colour_and_a_label():
+    figure = plot_bounds(Result(), {"Adam": (STEPS, np.stack([LOSSES, 2 * LOSSES, 3 * LOSSES]))})
+    curves = [line for line in figure.axes[0].lines if np.size(line.get_ydata()) == 4]
+    assert len(curves) == 3 and len({line.get_color() for line in curves}) == 1
+    assert texts(figure) == {"Adam", "this network: 9.000", "no network below: 8.500"}
+
+
+@pytest.mark.parametrize("lower", [-np.inf, np.nan])
+def test_unknown_lower_bound_is_left_out(lower):
+    figure = plot_bounds(Result(lower_bound=lower), {"Adam": (STEPS, LOSSES)})
+    assert set(horizontal_lines(figure)) == {9.0}
+    assert texts(figure) == {"Adam", "this network: 9.000"}
+
+
+def test_lower_bound_below_zero_and_diverged_runs():
+    diverged = np.array([500.0, np.inf, np.nan, np.nan])
+    figure = plot_bounds(
+        Result(lower_bound=-1.0), {"Adam": (STEPS, LOSSES), "SGD": (STEPS, diverged)}
+    )
+    [axes] = figure.axes
+    assert axes.get_yscale() == "linear"
+    bottom, top = axes.get_ylim()
+    assert bottom < -1 and 9.1 < top < 60  # the steep start does not squeeze the bounds
+    assert "SGD" not in texts(figure)
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_file(tmp_path, ending):
+    path = tmp_path / f"picture.{ending}"
+    plot_bounds(Result(), {"Adam": (STEPS, LOSSES)}, path, title="Iris")
+    if ending == "png":
+        from matplotlib.image import imread
+
+        assert imread(path).shape[:2] == (450, 800)
+    else:
+        assert xml.etree.ElementTree.parse(path).getroot().tag.endswith("svg")
+    with pytest.raises(ValueError, match="not supported"):
+        plot_bounds(Result(), {}, tmp_path / "picture.docx")
+
+
+@pytest.mark.parametrize(
+    ("steps", "losses"), [([0, 1], [1.0]), ([], []), ([0, 1], [[1.0], [2.0]]), ([[0]], [1.0])]
+)
+def test_mismatching_curves(steps, losses):
+    with pytest.raises(ValueError, match="curve 'Adam': steps must be"):
+        plot_bounds(Result(), {"Adam": (steps, losses)})
+
+
+def test_missing_matplotlib_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"pip install 'jaxcvxnn\[plots\]'"):
+        plot_bounds(Result(), {})
+
+
+def test_pyplot_stays_out():
+    code = "import sys; import jaxcvxnn.plots as p; p.require_matplotlib(); "
+    code += "assert 'matplotlib.pyplot' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_spread_keeps_the_pitch_and_moves_little():
+    assert spread([0, 50, 100], 10) == [0, 50, 100]
+    assert spread([20, 20], 10) == [15, 25]
+    assert spread([0, 1, 100], 10) == [-4.5, 5.5, 100]
+    moved = spread([0, 9, 12, 40], 10)
+    assert moved == pytest.approx([-3, 7, 17, 40])
+    assert spread([], 10) == []
