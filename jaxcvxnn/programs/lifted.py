@@ -301,7 +301,9 @@ def _gaussian_scale(program: LiftedProgram):
     high = jnp.sum(energy) / (weight_decay * slope)
     grid = high * jnp.logspace(-8, 0, 161, dtype=values.dtype)
     loss = jnp.sum(energy / (grid[:, None] * values + weight_decay), axis=1) + grid * slope
-    scale = jnp.maximum(grid[jnp.argmin(loss)], jnp.sqrt(tiny))
+    # Where the best multiple is none, the unit stays the one at which the kernel meets the ridge.
+    floor = weight_decay / jnp.maximum(values[-1], jnp.sqrt(tiny) * weight_decay)
+    scale = jnp.maximum(grid[jnp.argmin(loss)], floor)
     dual = _dot(basis, coefficients / (scale * values + weight_decay)[:, None])
     return mean, scale, dual
 
