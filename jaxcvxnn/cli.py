@@ -171,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Train on half of Fisher's iris flowers (if scikit-learn is installed) and on "
         "a synthetic data set.",
     )
+    demo.add_argument("--quick", action="store_true", help="the synthetic data set only")
     demo.add_argument("--quiet", action="store_true", help="no progress")
     demo.set_defaults(run=_demo)
 
@@ -455,7 +456,8 @@ def _demo(arguments: argparse.Namespace) -> int:
 
     started = time.perf_counter()
     sets = [("Random trial 0: 25 points in the plane, 5 outputs", lambda: random_trial(0))]
-    sets.append(("Iris, half of the flowers: 75 rows, 4 features, 3 classes", iris))
+    if not arguments.quick:
+        sets.append(("Iris, half of the flowers: 75 rows, 4 features, 3 classes", iris))
     with jax.enable_x64(True):
         for title, load in sets:
             try:

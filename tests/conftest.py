@@ -1,5 +1,6 @@
 """Settings of the whole test session, and the one fixture every file may use."""
 
+import os
 import zlib
 
 import hypothesis
@@ -19,6 +20,14 @@ threadpoolctl.threadpool_limits(1)
 # every run: a failure must come from the change at hand.
 hypothesis.settings.register_profile("jaxcvxnn", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("jaxcvxnn")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compiled programs are kept between tests, workers, subprocesses and runs: half of the time."""
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("jax"))
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @pytest.fixture
