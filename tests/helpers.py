@@ -107,7 +107,7 @@ class DenseProgram(AbstractConeProgram[DenseFactor]):
         weights, vectors = jnp.linalg.eigh(_dot(_dot(inverse, gram), inverse.T))
         return DenseFactor(_dot(inverse.T, vectors), weights)
 
-    def minimize(self, factor, penalty, target):
+    def minimize(self, factor, penalty, target, guess):
         right = penalty * _dot(self.A.T, join(target)) - self.c
         curvature = (1 - factor.weights) + penalty * factor.weights
         return _dot(factor.basis, _dot(factor.basis.T, right) / curvature)

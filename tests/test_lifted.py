@@ -159,7 +159,7 @@ def test_projection_splits_off_the_polar_part(program, rng):
 def test_minimize_against_dense_equations(program, rng, penalty):
     """x from the KKT system in an explicit basis of the symmetric matrices."""
     target = random_s(rng, program)
-    x = program.minimize(program.factor(), penalty, target)
+    x = program.minimize(program.factor(), penalty, target, None)
     basis = symmetric_basis(7)
     flat = jax.vmap(lambda b: jnp.concatenate([jnp.ravel(a) for a in program.operator(b)]))(basis)
     A = np.asarray(flat).T
@@ -176,7 +176,7 @@ def test_minimize_against_dense_equations(program, rng, penalty):
 
 def test_minimize_is_stationary_in_its_subspace(program, rng):
     factor, target = program.factor(), random_s(rng, program)
-    x = program.minimize(factor, 0.7, target)
+    x = program.minimize(factor, 0.7, target, None)
     np.testing.assert_allclose(
         np.sum(pair_matrices(program) * np.asarray(x), (1, 2)), 0, atol=1e-11
     )

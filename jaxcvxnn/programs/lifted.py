@@ -77,6 +77,10 @@ class LiftedProgram(AbstractConeProgram[LiftedFactor]):
     cost_v: Float[Array, ""]
     pairs: int = eqx.field(static=True)
 
+    @property
+    def solvable(self):
+        return True  # Gaussian moments are feasible, and the objective is bounded below by zero
+
     def quadratic(self, x):
         size = self.rows.shape[1]
         block = _dot(self.readout.T, _dot(self.readout, x[:size, size:])) / 2
@@ -135,7 +139,8 @@ class LiftedProgram(AbstractConeProgram[LiftedFactor]):
             readout_basis=readout_basis,
         )
 
-    def minimize(self, factor, penalty, target):
+    def minimize(self, factor, penalty, target, guess):
+        del guess  # solved exactly
         moments, products = target
         size = self.rows.shape[1]
         corner = jnp.eye(self.targets.shape[1], dtype=moments.dtype)

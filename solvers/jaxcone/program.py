@@ -11,12 +11,15 @@ respects; then the dual equality holds up to the orthogonal complement of X.
 """
 
 import abc
+import functools
 from typing import Generic, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
+
+from .ordering import after as after
 
 Factor = TypeVar("Factor")
 
@@ -56,8 +59,13 @@ class AbstractConeProgram(eqx.Module, Generic[Factor]):
         """Whatever `minimize` needs that depends on neither the penalty nor the target."""
 
     @abc.abstractmethod
-    def minimize(self, factor: Factor, penalty: Float[Array, ""], target: PyTree) -> PyTree:
-        """argmin over x in X of 1/2 <x, P x> + <c, x> + penalty/2 ||A x - target||^2."""
+    def minimize(
+        self, factor: Factor, penalty: Float[Array, ""], target: PyTree, guess: PyTree
+    ) -> PyTree:
+        """argmin over x in X of 1/2 <x, P x> + <c, x> + penalty/2 ||A x - target||^2.
+
+        `guess` is the x of the step before, for programs that solve this by iteration.
+        """
 
     @abc.abstractmethod
     def tangent_factor(self) -> PyTree:
@@ -74,6 +82,18 @@ class AbstractConeProgram(eqx.Module, Generic[Factor]):
     @abc.abstractmethod
     def equilibrate(self) -> tuple["AbstractConeProgram", "Scaling"]:
         """An equivalent program that is better conditioned, and the way between the two."""
+
+    @property
+    def solvable(self) -> bool:
+        """Whether program and dual are known to be feasible; then nobody looks for a proof that not."""
+        return False
+
+    def units(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """What primal and dual residuals are small against; it depends on the data alone.
+
+        By default 1 + the largest entry of b and of c, as in the DIMACS errors.
+        """
+        return 1 + largest(self.offset()), 1 + largest(self.linear())
 
 
 class Scaling(eqx.Module):
@@ -99,24 +119,15 @@ def norm(tree: PyTree) -> Float[Array, ""]:
     return jnp.sqrt(dot(tree, tree))
 
 
+def largest(tree: PyTree) -> Float[Array, ""]:
+    """The largest absolute value among all entries; 0 if there are none."""
+    leaves = [jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(tree)]
+    return functools.reduce(jnp.maximum, leaves)
+
+
 def combine(weight_left, left: PyTree, weight_right, right: PyTree) -> PyTree:
     """weight_left * left + weight_right * right."""
     return jax.tree.map(lambda a, b: weight_left * a + weight_right * b, left, right)
-
-
-def after(tree: PyTree, earlier: PyTree) -> PyTree:
-    """`tree`, with a data dependence on `earlier` that no compiler removes.
-
-    On CPU (seen with jax 0.10.2) a batched factorisation waits, on a thread of the pool that runs
-    the program, for work queued in that pool. Two of them that do not depend on each other may
-    start at once and, with two threads, wait for ever. So all factorisations of a program stand in
-    one line. A NaN in `earlier` spreads.
-    """
-    ends = [jnp.ravel(leaf)[0] for leaf in jax.tree.leaves(earlier) if jnp.size(leaf)]
-    if not ends:
-        return tree
-    token = 0 * jnp.sum(jnp.stack(ends))
-    return jax.tree.map(lambda leaf: leaf + token.astype(jnp.result_type(leaf)), tree)
 
 
 def subtract(left: PyTree, right: PyTree) -> PyTree:

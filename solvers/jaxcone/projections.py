@@ -16,6 +16,54 @@ def project_nonnegative(values: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 @jax.custom_jvp
+def project_second_order(point: Float[Array, " size"]) -> Float[Array, " size"]:
+    """Nearest point of {(t, u): ||u||_2 <= t}, for `point` = (t, u) of shape `(size,)`.
+
+    (t, u) itself inside the cone, 0 inside its polar, else (||u|| + t)/2 (1, u/||u||) (Parikh and
+    Boyd, 2014, section 6.3.2). The derivative is finite everywhere: on the cone's boundary it is the
+    identity, on the polar's boundary and at the apex it is 0; both are elements of the generalised
+    Jacobian. Of one number it is `project_nonnegative`. A NaN spreads.
+    """
+    if point.shape[0] == 0:
+        return point
+    value, _ = _second_order_parts(point, jnp.zeros_like(point))
+    return value
+
+
+@project_second_order.defjvp
+def _project_second_order_jvp(primals, tangents):
+    (point,), (direction,) = primals, tangents
+    if point.shape[0] == 0:
+        return point, direction
+    return _second_order_parts(point, direction)
+
+
+def _second_order_parts(point: Array, direction: Array) -> tuple[Array, Array]:
+    head, tail = point[0], point[1:]
+    length = _safe_norm(tail)
+    unit = tail / jnp.where(length > 0, length, 1)
+    inside, polar = (length <= head) & (head > 0), length <= -head
+    half = (head + length) / 2
+    value = jnp.concatenate([half[None], half * unit])
+    value = jnp.where(inside, point, jnp.where(polar, jnp.zeros_like(point), value))
+
+    slope = head / jnp.where(length > 0, length, 1)
+    along = jnp.sum(unit * direction[1:])
+    rest = direction[1:] - along * unit
+    both = (direction[0] + along) / 2
+    tangent = jnp.concatenate([both[None], both * unit + (1 + slope) / 2 * rest])
+    tangent = jnp.where(inside, direction, jnp.where(polar, jnp.zeros_like(direction), tangent))
+    return value, tangent
+
+
+def _safe_norm(values: Array) -> Array:
+    """||values||_2 whose derivative at 0 is 0."""
+    square = jnp.sum(values**2)
+    zero = square == 0
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, square)))
+
+
+@jax.custom_jvp
 def project_psd(matrix: Float[Array, "side side"]) -> Float[Array, "side side"]:
     """Nearest positive semidefinite matrix in the Frobenius norm.
 

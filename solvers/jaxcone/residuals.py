@@ -11,8 +11,10 @@ class Residuals(eqx.Module):
     """Distances from optimality, absolute and relative.
 
     primal = ||A x + s - b||, dual = ||P x + c + A* y|| (its part in the subspace of x), gap =
-    |primal objective - dual objective|. The relative ones divide by 1 + the largest norm among the
-    terms of the sum. With s in K and y in K* by construction, three zeros mean optimality.
+    |primal objective - dual objective|. The relative ones divide by the program's `units`, which
+    depend on the data alone, and the gap by 1 + |primal objective| + |dual objective|: with the
+    default units they are the DIMACS errors 1, 3 and 5 (see `dimacs_errors`). With s in K and y in K*
+    by construction, three zeros mean optimality.
     """
 
     primal: Float[Array, ""]
@@ -36,9 +38,14 @@ class Residuals(eqx.Module):
 
 
 def residuals(
-    program: AbstractConeProgram, factor: PyTree, x: PyTree, s: PyTree, y: PyTree
+    program: AbstractConeProgram,
+    factor: PyTree,
+    units: tuple[Array, Array],
+    x: PyTree,
+    s: PyTree,
+    y: PyTree,
 ) -> Residuals:
-    """Residuals of (x, s, y) on `program`, in its own units; `factor` is `program.tangent_factor()`."""
+    """Residuals of (x, s, y) on `program` with its `tangent_factor()` and `units()`."""
     image, offset = program.operator(x), program.offset()
     curvature, linear, pull = program.quadratic(x), program.linear(), program.adjoint(y)
     primal = norm(subtract(combine(1, image, 1, s), offset))
@@ -48,15 +55,39 @@ def residuals(
     primal_objective = quadratic + dot(linear, x)
     dual_objective = -quadratic - dot(offset, y)
     gap = jnp.abs(primal_objective - dual_objective)
-    largest_primal = jnp.maximum(jnp.maximum(norm(image), norm(s)), norm(offset))
-    largest_dual = jnp.maximum(jnp.maximum(norm(curvature), norm(linear)), norm(pull))
     return Residuals(
         primal=primal,
         dual=dual,
         gap=gap,
-        primal_relative=primal / (1 + largest_primal),
-        dual_relative=dual / (1 + largest_dual),
+        primal_relative=primal / units[0],
+        dual_relative=dual / units[1],
         gap_relative=gap / (1 + jnp.abs(primal_objective) + jnp.abs(dual_objective)),
         primal_objective=primal_objective,
         dual_objective=dual_objective,
+    )
+
+
+def dimacs_errors(
+    program: AbstractConeProgram, x: PyTree, s: PyTree, y: PyTree
+) -> Float[Array, " 6"]:
+    """The six error measures of the DIMACS challenge (Mittelmann, 2003), from the data alone.
+
+    In order: primal equations, distance of s from K, dual equations, distance of y from K*, relative
+    gap (with its sign), complementarity <s, y>. Distances are Euclidean norms, which are at least the
+    largest eigenvalues that the challenge uses.
+    """
+    outside_dual = program.project(combine(-1, y, 0, y))
+    found = residuals(program, program.tangent_factor(), program.units(), x, s, y)
+    gap = found.primal_objective - found.dual_objective
+    size = 1 + jnp.abs(found.primal_objective) + jnp.abs(found.dual_objective)
+    unit_primal, unit_dual = program.units()
+    return jnp.stack(
+        [
+            found.primal_relative,
+            norm(subtract(s, program.project(s))) / unit_primal,
+            found.dual_relative,
+            norm(outside_dual) / unit_dual,
+            gap / size,
+            dot(s, y) / size,
+        ]
     )

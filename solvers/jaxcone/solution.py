@@ -3,6 +3,7 @@
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .residuals import Residuals
@@ -15,14 +16,33 @@ class Status(eqx.Enumeration):
     solved = "All residuals are within the tolerance."
     inaccurate = "The step limit was reached; the residuals are within 100 times the tolerance."
     max_steps = "The step limit was reached with residuals above 100 times the tolerance."
+    primal_infeasible = "No point satisfies the constraints; `ray.y` proves it."
+    dual_infeasible = (
+        "The dual has no feasible point: along `ray.x` the objective falls without end."
+    )
     nonfinite = "A NaN or an infinity appeared: in the data, or because the iteration diverged."
+
+
+class Ray(eqx.Module):
+    """A proof that there is no solution; NaN where there is none.
+
+    Primal infeasible: y in K* with A* y = 0 and <b, y> = -1. Dual infeasible: A x + s = 0, s in K,
+    P x = 0 and <c, x> = -1.
+    """
+
+    x: PyTree
+    s: PyTree
+    y: PyTree
 
 
 class Solution(eqx.Module):
     """Primal point x, slack s in K, dual point y in K*, and what they are worth.
 
-    `residuals` and both objectives are recomputed from these arrays on the unscaled program. `state`
-    belongs to the solver and can be passed back to continue or to warm-start a similar program.
+    `residuals` and both objectives are recomputed from these arrays on the unscaled program. If the
+    program is infeasible or unbounded, x, s, y and residuals are NaN and `ray` is the proof.
+    `history`, shape (`Splitting.history`, 3), holds the relative primal and dual residuals and gap at
+    the last checks, oldest first, NaN where there was none. `state` belongs to the solver and can be
+    passed back to continue or to warm-start a similar program.
     """
 
     x: PyTree
@@ -31,17 +51,23 @@ class Solution(eqx.Module):
     status: Status
     steps: Int[Array, ""]
     residuals: Residuals
+    ray: Ray
+    history: Float[Array, "checks 3"]
     state: Any
 
     @property
     def primal_objective(self) -> Float[Array, ""]:
-        """1/2 <x, P x> + <c, x>."""
-        return self.residuals.primal_objective
+        """1/2 <x, P x> + <c, x>; inf if primal infeasible, -inf if dual infeasible."""
+        return self._or_infinite(self.residuals.primal_objective)
 
     @property
     def dual_objective(self) -> Float[Array, ""]:
-        """-1/2 <x, P x> - <b, y>."""
-        return self.residuals.dual_objective
+        """-1/2 <x, P x> - <b, y>; inf if primal infeasible, -inf if dual infeasible."""
+        return self._or_infinite(self.residuals.dual_objective)
+
+    def _or_infinite(self, value: Array) -> Array:
+        value = jnp.where(self.status == Status.primal_infeasible, jnp.inf, value)
+        return jnp.where(self.status == Status.dual_infeasible, -jnp.inf, value)
 
     @property
     def solved(self) -> Bool[Array, ""]:

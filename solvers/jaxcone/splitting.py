@@ -17,9 +17,10 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from . import anderson
+from .infeasibility import find_ray, onto_dual
 from .program import AbstractConeProgram, Scaling, after, combine, norm, subtract
 from .residuals import Residuals, residuals
-from .solution import Solution, Status
+from .solution import Ray, Solution, Status
 
 
 class Splitting(eqx.Module):
@@ -34,6 +35,9 @@ class Splitting(eqx.Module):
     - `memory`: vectors in Anderson acceleration (static); 0 switches it off.
     - `penalty`: the first penalty, in the units of the equilibrated program.
     - `adapt_penalty`: whether blocks may change it (static).
+    - `ray_tolerance`: on proofs of infeasibility (`infeasibility`); by default 1e-6 in float64, 1e-3
+      in float32.
+    - `history`: how many checks the solution's `history` remembers (static).
 
     Raises a `ValueError` for settings that are out of range or not finite.
     """
@@ -45,6 +49,8 @@ class Splitting(eqx.Module):
     memory: int = eqx.field(static=True, default=15)
     penalty: float | Float[Array, ""] = 10.0
     adapt_penalty: bool = eqx.field(static=True, default=True)
+    ray_tolerance: float | Float[Array, ""] | None = None
+    history: int = eqx.field(static=True, default=0)
 
     def __check_init__(self):
         _require(self.tolerance is None or _inside(self.tolerance, 0, jnp.inf), "tolerance", "> 0")
@@ -53,25 +59,48 @@ class Splitting(eqx.Module):
         _require(_inside(self.relaxation, 0, 2), "relaxation", "in (0, 2)")
         _require(_whole(self.memory, -1), "memory", "an integer >= 0")
         _require(_inside(self.penalty, 0, jnp.inf), "penalty", "> 0 and finite")
+        rays = self.ray_tolerance
+        _require(rays is None or _inside(rays, 0, jnp.inf), "ray_tolerance", "> 0 and finite")
+        _require(_whole(self.history, -1), "history", "an integer >= 0")
 
     def tolerance_for(self, dtype) -> Float[Array, ""]:
         """The tolerance in force for arrays of this dtype."""
         default = 1e-6 if dtype == jnp.float64 else 1e-3
         return jnp.asarray(default if self.tolerance is None else self.tolerance, dtype)
 
+    def ray_tolerance_for(self, dtype) -> Float[Array, ""]:
+        """The tolerance on rays in force for arrays of this dtype."""
+        default = 1e-6 if dtype == jnp.float64 else 1e-3
+        return jnp.asarray(default if self.ray_tolerance is None else self.ray_tolerance, dtype)
+
+
+class Before(eqx.Module):
+    """What a check compares with: x, y, ||s|| in equilibrated units and the dual residual before."""
+
+    x: PyTree
+    y: PyTree
+    size: Float[Array, ""]
+    dual: Float[Array, ""]
+
 
 class SplittingState(eqx.Module):
     """Everything that a later call needs to go on, bit for bit."""
 
     point: PyTree  # the splitting variable z of the equilibrated program
+    guess: PyTree  # its last x
     penalty: Float[Array, ""]
     acceleration: anderson.AndersonState | None
     steps: Int[Array, ""]
     status: Status
-    x: PyTree  # the last checked triple, in the units of the user's program
+    before: Before
+    suspicion: Status  # which kind of ray the last check saw
+    confirmed: Status  # the same, if the check before saw it too
+    ray: tuple[PyTree, PyTree, PyTree]  # (x, s, y) of that ray, in the units of the user
+    x: PyTree  # the best checked triple, in the units of the user's program
     s: PyTree
     y: PyTree
     residuals: Residuals
+    history: Float[Array, "checks 3"]
 
 
 class Prepared(eqx.Module):
@@ -79,10 +108,15 @@ class Prepared(eqx.Module):
 
     program: AbstractConeProgram
     tangent_factor: PyTree
+    units: tuple[Float[Array, ""], Float[Array, ""]]
     start: tuple[PyTree, PyTree]
     scaled: AbstractConeProgram
     scaled_factor: PyTree
     scaling: Scaling
+
+    def measure(self, x: PyTree, s: PyTree, y: PyTree) -> Residuals:
+        """Residuals in the units of the user."""
+        return residuals(self.program, self.tangent_factor, self.units, x, s, y)
 
 
 def prepare(program: AbstractConeProgram) -> Prepared:
@@ -91,7 +125,8 @@ def prepare(program: AbstractConeProgram) -> Prepared:
     scaled, scaling = after(program, start).equilibrate()
     scaled_factor = after(scaled, scaling).factor()
     tangent_factor = after(program, scaled_factor).tangent_factor()
-    return Prepared(program, tangent_factor, start, scaled, scaled_factor, scaling)
+    units = after(program, tangent_factor).units()
+    return Prepared(program, tangent_factor, units, start, scaled, scaled_factor, scaling)
 
 
 def init(
@@ -116,18 +151,25 @@ def init(
     penalty = jnp.asarray(solver.penalty, dtype)
     point = combine(1, s, -1 / penalty, y)
     flat, _ = ravel_pytree(point)
-    x, _ = _minimize(prepared, penalty, point, s)
+    zero = jax.tree.map(jnp.zeros_like, prepared.scaled.linear())
+    x, _ = _minimize(prepared, penalty, point, s, zero)
     triple = prepared.scaling.unscale(x, s, y)
     return SplittingState(
         point=point,
+        guess=x,
         penalty=penalty,
         acceleration=anderson.start(flat, solver.memory) if solver.memory else None,
         steps=jnp.zeros((), jnp.int32),
         status=Status.running,
+        before=Before(x, y, jnp.zeros((), dtype), jnp.zeros((), dtype)),
+        suspicion=Status.running,
+        confirmed=Status.running,
+        ray=jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), triple),
         x=triple[0],
         s=triple[1],
         y=triple[2],
-        residuals=residuals(prepared.program, prepared.tangent_factor, *triple),
+        residuals=prepared.measure(*triple),
+        history=jnp.full((solver.history, 3), jnp.nan, dtype),
     )
 
 
@@ -138,84 +180,133 @@ def block(solver: Splitting, prepared: Prepared, state: SplittingState) -> Split
     ridge = 1e-10 if flat.dtype == jnp.float64 else 1e-6
 
     def step(_, carry):
-        flat, acceleration = carry
-        image, _, _ = _advance(solver, prepared, state.penalty, unravel(flat))
+        flat, guess, acceleration = carry
+        image, guess, _ = _advance(solver, prepared, state.penalty, unravel(flat), guess)
         image, _ = ravel_pytree(image)
         if acceleration is None:
-            return image, None
-        return anderson.accelerate(acceleration, flat, image, regularization=ridge, growth=2.0)
+            return image, guess, None
+        following, acceleration = anderson.accelerate(
+            acceleration, flat, image, regularization=ridge, growth=2.0
+        )
+        return following, guess, acceleration
 
-    flat, acceleration = jax.lax.fori_loop(0, solver.check_every, step, (flat, state.acceleration))
+    flat, guess, acceleration = jax.lax.fori_loop(
+        0, solver.check_every, step, (flat, state.guess, state.acceleration)
+    )
     steps = state.steps + solver.check_every
     point = unravel(flat)
-    image, x, _ = _advance(solver, prepared, state.penalty, point)
+    image, x, _ = _advance(solver, prepared, state.penalty, point, guess)
     s = prepared.scaled.project(image)
     # The difference first: where s = z it is exactly zero, so y stays in the dual cone.
     y = jax.tree.map(lambda a: state.penalty * a, subtract(s, image))
     triple = prepared.scaling.unscale(x, s, y)
-    found = residuals(prepared.program, prepared.tangent_factor, *triple)
+    found = prepared.measure(*triple)
+    better = (found.worst < state.residuals.worst) | (state.steps == 0)
+    best = jax.tree.map(
+        lambda new, old: jnp.where(better, new, old),
+        (*triple, found),
+        (state.x, state.s, state.y, state.residuals),
+    )
+    kind, ray = state.suspicion, state.ray
+    if not prepared.program.solvable:
+        kind, ray = _look_for_ray(solver, prepared, state, x, y)
+    confirmed = Status.where(kind == state.suspicion, kind, Status.running)
+    history = jnp.stack([found.primal_relative, found.dual_relative, found.gap_relative])
     following = SplittingState(
         point=point,
+        guess=x,
         penalty=state.penalty,
         acceleration=acceleration,
         steps=steps,
-        status=_judge(solver, found, steps, flat),
-        x=triple[0],
-        s=triple[1],
-        y=triple[2],
-        residuals=found,
+        status=_judge(solver, best[3], steps, flat, confirmed),
+        before=Before(x, y, norm(s), found.dual),
+        suspicion=kind,
+        confirmed=confirmed,
+        ray=ray,
+        x=best[0],
+        s=best[1],
+        y=best[2],
+        residuals=best[3],
+        history=jnp.concatenate([state.history, history[None]])[-solver.history or 1 :],
     )
-    return _rebalance(solver, following, s, y) if solver.adapt_penalty else following
+    if not solver.adapt_penalty:
+        return following
+    return _rebalance(solver, following, s, y, found, state.before)
 
 
 def judge_again(solver: Splitting, state: SplittingState) -> SplittingState:
     """The state with the status that these settings give it, which may differ from its own."""
     flat, _ = ravel_pytree(state.point)
-    status = _judge(solver, state.residuals, state.steps, flat)
+    status = _judge(solver, state.residuals, state.steps, flat, state.confirmed)
     fresh = Status.where(state.steps == 0, Status.running, status)  # not yet checked
     return eqx.tree_at(lambda s: s.status, state, fresh)
 
 
 def finish(state: SplittingState) -> Solution:
-    """The solution that a state holds, from its last check."""
+    """The solution that a state holds: its best checked point, or a ray if there is no solution."""
+    none = (state.status == Status.primal_infeasible) | (state.status == Status.dual_infeasible)
+
+    def blank(tree):
+        return jax.tree.map(lambda leaf: jnp.where(none, jnp.nan, leaf), tree)
+
+    ray = jax.tree.map(lambda leaf: jnp.where(none, leaf, jnp.nan), state.ray)
     return Solution(
-        x=state.x,
-        s=state.s,
-        y=state.y,
+        x=blank(state.x),
+        s=blank(state.s),
+        y=blank(state.y),
         status=state.status,
         steps=state.steps,
-        residuals=state.residuals,
+        residuals=blank(state.residuals),
+        ray=Ray(*ray),
+        history=state.history,
         state=state,
     )
 
 
 def _advance(
-    solver: Splitting, prepared: Prepared, penalty: Float[Array, ""], point: PyTree
+    solver: Splitting, prepared: Prepared, penalty: Float[Array, ""], point: PyTree, guess: PyTree
 ) -> tuple[PyTree, PyTree, PyTree]:
     """(the next z, x, s) from z = `point`."""
     s = prepared.scaled.project(point)
-    x, slack = _minimize(prepared, penalty, point, s)
+    x, slack = _minimize(prepared, penalty, point, s, guess)
     relaxation = jnp.asarray(solver.relaxation, penalty.dtype)
     return combine(1, point, relaxation, subtract(slack, s)), x, s
 
 
 def _minimize(
-    prepared: Prepared, penalty: Float[Array, ""], point: PyTree, s: PyTree
+    prepared: Prepared, penalty: Float[Array, ""], point: PyTree, s: PyTree, guess: PyTree
 ) -> tuple[PyTree, PyTree]:
     """The x-update and its slack b - A x."""
     offset = prepared.scaled.offset()
     target = subtract(offset, combine(2, s, -1, point))
-    x = prepared.scaled.minimize(prepared.scaled_factor, penalty, target)
+    x = prepared.scaled.minimize(prepared.scaled_factor, penalty, target, guess)
     return x, subtract(offset, prepared.scaled.operator(x))
 
 
-def _judge(solver: Splitting, found: Residuals, steps: Int[Array, ""], flat: Array) -> Status:
-    """Status of the triple just checked: from its residuals, never from the step counter alone."""
+def _look_for_ray(solver, prepared, state, x, y):
+    """Candidates: the change since the last check, and the iterate itself."""
+    program = prepared.scaled
+    return find_ray(
+        prepared.program,
+        prepared.tangent_factor,
+        program,
+        prepared.scaling,
+        solver.ray_tolerance_for(state.penalty.dtype),
+        [subtract(x, state.before.x), x],
+        [onto_dual(program, after(subtract(y, state.before.y), x)), y],
+    )
+
+
+def _judge(
+    solver: Splitting, found: Residuals, steps: Int[Array, ""], flat: Array, ray: Status
+) -> Status:
+    """Status of the best triple so far: from its residuals, never from the step counter alone."""
     tolerance = solver.tolerance_for(flat.dtype)
     ended = steps >= solver.max_steps
     status = Status.where(ended, Status.max_steps, Status.running)
     nearly = ended & (found.worst <= 100 * tolerance)
     status = Status.where(nearly, Status.inaccurate, status)
+    status = Status.where(ray == Status.running, status, ray)
     status = Status.where(found.worst <= tolerance, Status.solved, status)
     finite = found.finite & jnp.all(jnp.isfinite(flat))
     return Status.where(finite, status, Status.nonfinite)
@@ -225,24 +316,37 @@ def _judge(solver: Splitting, found: Residuals, steps: Int[Array, ""], flat: Arr
 PENALTY_PER_RATIO = 10.0
 CLEAR_IMBALANCE = 3.0
 # Where s or y is zero at the solution the ratio means nothing; the penalty must not follow it.
-LARGEST_RAISE = 1e3
+LARGEST_CHANGE = 1e3
 
 
-def _rebalance(solver: Splitting, state: SplittingState, s: PyTree, y: PyTree) -> SplittingState:
+def _rebalance(
+    solver: Splitting,
+    state: SplittingState,
+    s: PyTree,
+    y: PyTree,
+    found: Residuals,
+    before: Before,
+) -> SplittingState:
     """Raise the penalty to a fixed multiple of ||y|| / ||s||, both in equilibrated units.
 
     With the ratio itself the primal and the dual part of the distance from start to solution would
     weigh alike in the bound on the number of steps; ten times that measured best. (Balancing
     residuals, Boyd et al., 2011, section 3.4.1, drives the penalty far too low here.) y grows from
-    zero, so that the ratio is too small at first: only increases are trusted. A change keeps s and
-    y, hence moves z and empties Anderson's memory, so only a clear imbalance counts.
+    zero, so that the ratio is too small at first: only increases are trusted, except where the
+    primal point runs away, as it does along a ray of descent, with speed 1 / penalty. A change keeps
+    s and y, hence moves z and empties Anderson's memory, so only a clear imbalance counts.
     """
-    ratio = PENALTY_PER_RATIO * norm(y) / norm(s) / state.penalty
+    sizes = norm(s), norm(y)
+    ratio = PENALTY_PER_RATIO * sizes[1] / sizes[0] / state.penalty
+    first = jnp.asarray(solver.penalty, state.penalty.dtype)
     raised = state.penalty * jnp.minimum(ratio, 10.0)
-    highest = LARGEST_RAISE * jnp.asarray(solver.penalty, state.penalty.dtype)
-    change = (ratio > CLEAR_IMBALANCE) & jnp.isfinite(ratio) & (raised <= highest)
-    change &= state.residuals.worst < 0.5  # a far excursion says nothing about the solution
-    penalty = jnp.where(change, raised, state.penalty)
+    raises = (ratio > CLEAR_IMBALANCE) & jnp.isfinite(ratio) & (raised <= LARGEST_CHANGE * first)
+    raises &= found.worst < 0.5  # a far excursion says nothing about the solution
+    stuck = (found.dual_relative > 0.01) & (found.dual > 0.8 * before.dual)
+    runs_away = stuck & (sizes[0] > 1.02 * before.size) & (ratio < 1)
+    lowers = runs_away & (state.penalty > first / LARGEST_CHANGE) & ~raises
+    change = raises | lowers
+    penalty = jnp.where(raises, raised, jnp.where(lowers, state.penalty / 5, state.penalty))
 
     def pick(new: PyTree, old: PyTree) -> PyTree:
         return jax.tree.map(lambda a, b: jnp.where(change, a, b), new, old)

@@ -1,0 +1,250 @@
+"""The cones of the standard form, and their products.
+
+Points are vectors. A PSD block holds the lower triangle of its matrix, column by column, with the
+entries off the diagonal times sqrt(2), so that inner products agree (`svec`; O'Donoghue et al., 2016,
+section 3.1: SCS's convention).
+"""
+
+import abc
+import functools
+import operator
+from collections.abc import Iterable, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .ordering import after
+from .projections import project_nonnegative, project_psd, project_second_order
+
+
+class AbstractCone(eqx.Module):
+    """A closed convex cone of vectors with `rows` entries."""
+
+    @property
+    @abc.abstractmethod
+    def rows(self) -> int:
+        """How many entries its points have."""
+
+    @abc.abstractmethod
+    def project(self, point: Float[Array, " rows"]) -> Float[Array, " rows"]:
+        """The nearest point of the cone, with a derivative that is finite everywhere."""
+
+    @abc.abstractmethod
+    def identity(self) -> Float[np.ndarray, " rows"]:
+        """The unit of the cone's algebra, an interior point of it; zeros for `Zero`."""
+
+    @abc.abstractmethod
+    def entrywise(self) -> bool:
+        """Whether each row may have a scale of its own; otherwise the rows must share one."""
+
+
+class Zero(AbstractCone):
+    """{0}: equalities. Its dual is the whole space."""
+
+    size: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        _check_size(self, "size", self.size)
+
+    @property
+    def rows(self):
+        return self.size
+
+    def project(self, point):
+        return jnp.where(jnp.isnan(point), point, jnp.zeros_like(point))
+
+    def identity(self):
+        return np.zeros(self.size)
+
+    def entrywise(self):
+        return True
+
+
+class Nonnegative(AbstractCone):
+    """Vectors without a negative entry."""
+
+    size: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        _check_size(self, "size", self.size)
+
+    @property
+    def rows(self):
+        return self.size
+
+    def project(self, point):
+        return project_nonnegative(point)
+
+    def identity(self):
+        return np.ones(self.size)
+
+    def entrywise(self):
+        return True
+
+
+class SecondOrder(AbstractCone):
+    """{(t, u): ||u||_2 <= t}, with `size` = 1 + the length of u."""
+
+    size: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        _check_size(self, "size", self.size)
+
+    @property
+    def rows(self):
+        return self.size
+
+    def project(self, point):
+        return project_second_order(point)
+
+    def identity(self):
+        return (np.arange(self.size) == 0).astype(float)
+
+    def entrywise(self):
+        return self.size <= 1
+
+
+class PSD(AbstractCone):
+    """Symmetric positive semidefinite matrices of `side` rows, as vectors of `svec`."""
+
+    side: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        _check_size(self, "side", self.side)
+
+    @property
+    def rows(self):
+        return self.side * (self.side + 1) // 2
+
+    def project(self, point):
+        return svec(project_psd(smat(point)))
+
+    def identity(self):
+        return np.asarray(_svec_of_numpy(np.eye(self.side)))
+
+    def entrywise(self):
+        return self.side <= 1
+
+
+class ProductCone(eqx.Module):
+    """The product of some cones: a vector is cut into their blocks, in order.
+
+    Equal cones are projected as one batch, wherever they stand.
+    """
+
+    cones: tuple[AbstractCone, ...] = eqx.field(static=True)
+
+    def __init__(self, cones: AbstractCone | Iterable[AbstractCone]):
+        listed = (cones,) if isinstance(cones, AbstractCone) else tuple(cones)
+        for cone in listed:
+            if not isinstance(cone, AbstractCone):
+                raise ValueError(f"cones: expected Zero, Nonnegative, ..., got {cone!r}.")
+        self.cones = listed
+
+    @property
+    def rows(self) -> int:
+        """The sum of the cones' rows."""
+        return sum(cone.rows for cone in self.cones)
+
+    def project(self, point: Float[Array, " m"]) -> Float[Array, " m"]:
+        """The nearest point of the product."""
+        order, parts = [], []
+        for cone, indices in self._batches():
+            block = after(point[indices], parts[-1:])  # PSD blocks factor: one after the other
+            parts.append(jnp.ravel(jax.vmap(cone.project)(block)))
+            order.append(indices.ravel())
+        if not parts:
+            return point
+        if len(parts) == 1:  # one kind of cone: its rows are in place already
+            return parts[0]
+        return jnp.concatenate(parts)[np.argsort(np.concatenate(order))]
+
+    def split(self, point: Float[Array, " m"]) -> list[Float[Array, " rows"]]:
+        """The blocks of a vector, one per cone."""
+        ends = np.cumsum([cone.rows for cone in self.cones])[:-1]
+        return list(jnp.split(point, ends)) if self.cones else []
+
+    def identity(self) -> Float[np.ndarray, " m"]:
+        """The cones' identities, one after the other."""
+        return np.concatenate([np.zeros(0), *(cone.identity() for cone in self.cones)])
+
+    def equalities(self) -> np.ndarray:
+        """Which rows belong to a `Zero`."""
+        return self._rows_of(lambda cone: isinstance(cone, Zero))
+
+    def scale_groups(self) -> np.ndarray:
+        """For each row, the number of the group with which it must share a positive scale."""
+        groups, start = [np.zeros(0, int)], 0
+        for cone in self.cones:
+            count = cone.rows if cone.entrywise() else min(1, cone.rows)
+            own = np.arange(count) if cone.entrywise() else np.zeros(cone.rows, int)
+            groups.append(start + own)
+            start += count
+        return np.concatenate(groups)
+
+    def _rows_of(self, belongs) -> np.ndarray:
+        parts = [np.full(cone.rows, belongs(cone)) for cone in self.cones]
+        return np.concatenate([np.zeros(0, bool), *parts])
+
+    def _batches(self) -> Sequence[tuple[AbstractCone, np.ndarray]]:
+        """(cone, row numbers of shape (how many, rows of each)) for each kind that has rows."""
+        starts = np.cumsum([0, *(cone.rows for cone in self.cones)])
+        kinds: dict[AbstractCone, list[np.ndarray]] = {}
+        for cone, start in zip(self.cones, starts, strict=False):
+            if cone.rows:
+                rows = np.arange(start, start + cone.rows)
+                # Entrywise cones of all sizes are one batch of numbers.
+                kind, blocks = (
+                    (type(cone)(1), rows[:, None]) if cone.entrywise() else (cone, [rows])
+                )  # pyright: ignore
+                kinds.setdefault(kind, []).extend(blocks)
+        return [(cone, np.stack(blocks)) for cone, blocks in kinds.items()]
+
+
+def svec(matrix: Float[Array, "side side"]) -> Float[Array, " rows"]:
+    """Lower triangle column by column, entries off the diagonal times sqrt(2)."""
+    rows, columns, weights = _triangle(matrix.shape[0])
+    return matrix[rows, columns] * jnp.asarray(weights, matrix.dtype)
+
+
+def smat(vector: Float[Array, " rows"]) -> Float[Array, "side side"]:
+    """The symmetric matrix whose `svec` is the given vector.
+
+    Raises a `ValueError` if no triangle has that many entries.
+    """
+    side = side_of(vector.shape[0])
+    rows, columns, weights = _triangle(side)
+    place = np.zeros((side, side), int)
+    place[rows, columns] = place[columns, rows] = np.arange(len(rows))
+    return (vector / jnp.asarray(weights, vector.dtype))[place]
+
+
+def side_of(rows: int) -> int:
+    """The side of the matrices whose `svec` has `rows` entries; a `ValueError` if there is none."""
+    side = (int(np.sqrt(8 * rows + 1)) - 1) // 2
+    if side * (side + 1) // 2 != rows:
+        raise ValueError(f"svec: no lower triangle has {rows} entries.")
+    return side
+
+
+@functools.lru_cache(maxsize=256)
+def _triangle(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    columns, rows = np.triu_indices(side)  # row-major upper = column-major lower
+    return rows, columns, np.where(rows == columns, 1.0, np.sqrt(2))
+
+
+def _svec_of_numpy(matrix: np.ndarray) -> np.ndarray:
+    rows, columns, weights = _triangle(matrix.shape[0])
+    return matrix[rows, columns] * weights
+
+
+def _check_size(cone: AbstractCone, name: str, value: int) -> None:
+    try:
+        sound = operator.index(value) >= 0 and not isinstance(value, bool)
+    except TypeError:
+        sound = False
+    if not sound:
+        raise ValueError(f"{type(cone).__name__}: `{name}` must be an integer >= 0, got {value!r}.")
