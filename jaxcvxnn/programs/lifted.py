@@ -15,7 +15,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxcone import AbstractConeProgram, Scaling, after, project_nonnegative, project_psd
+from jaxcone import (
+    AbstractConeProgram,
+    Scaling,
+    after,
+    norm,
+    project_nonnegative,
+    project_psd,
+)
 
 from ..kernels import relu_moments
 
@@ -169,6 +176,12 @@ class LiftedProgram(AbstractConeProgram[LiftedFactor]):
         multipliers = _dot(factor, _pair_values(alpha, omega, gradient[:size, :size]))
         bend = _pair_combination(alpha, omega, multipliers)
         return gradient.at[:size, :size].add(-bend)
+
+    def units(self):
+        """b is zero here: the sizes of the terms at the Gaussian start stand for those at the end."""
+        moments, products = gaussian_start(self)[0]
+        terms = norm(self.linear()) + norm(self.quadratic(moments))
+        return 1 + norm((moments, products)), 1 + terms
 
     def initial(self):
         """Moments of a Gaussian u, scaled and read out at best: strictly inside all cones."""

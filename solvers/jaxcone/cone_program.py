@@ -27,7 +27,7 @@ MapOrPair = Map | tuple[Callable[[Any], Any], Callable[[Any], Any]] | AbstractMa
 
 
 class Diagonalised(eqx.Module):
-    """T, w and r with T'P T = I - diag(w) and T'(A'A + r I) T = diag(w): one basis for all penalties."""
+    """T, w, r with T'P T = I - diag(w), T'(A'A + r I) T = diag(w): one basis for all penalties."""
 
     basis: Float[Array, "n n"]
     weights: Float[Array, " n"]
@@ -130,7 +130,7 @@ class ConeProgram(AbstractConeProgram[Diagonalised | None]):
         def matvec(x):
             return self.quadratic(x) + penalty * self.A.adjoint(self.A.apply(x)) + ridge * x
 
-        tolerance = 100 * jnp.finfo(right.dtype).eps
+        tolerance = 100 * float(jnp.finfo(right.dtype).eps)
         x, _ = jax.scipy.sparse.linalg.cg(
             matvec, right, x0=guess, tol=tolerance, maxiter=2 * right.shape[0] + 20
         )

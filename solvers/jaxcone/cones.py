@@ -123,7 +123,7 @@ class PSD(AbstractCone):
         return svec(project_psd(smat(point)))
 
     def identity(self):
-        return np.asarray(_svec_of_numpy(np.eye(self.side)))
+        return np.asarray(svec_of_numpy(np.eye(self.side)))
 
     def entrywise(self):
         return self.side <= 1
@@ -173,7 +173,8 @@ class ProductCone(eqx.Module):
 
     def equalities(self) -> np.ndarray:
         """Which rows belong to a `Zero`."""
-        return self._rows_of(lambda cone: isinstance(cone, Zero))
+        parts = [np.full(cone.rows, isinstance(cone, Zero)) for cone in self.cones]
+        return np.concatenate([np.zeros(0, bool), *parts])
 
     def scale_groups(self) -> np.ndarray:
         """For each row, the number of the group with which it must share a positive scale."""
@@ -185,10 +186,6 @@ class ProductCone(eqx.Module):
             start += count
         return np.concatenate(groups)
 
-    def _rows_of(self, belongs) -> np.ndarray:
-        parts = [np.full(cone.rows, belongs(cone)) for cone in self.cones]
-        return np.concatenate([np.zeros(0, bool), *parts])
-
     def _batches(self) -> Sequence[tuple[AbstractCone, np.ndarray]]:
         """(cone, row numbers of shape (how many, rows of each)) for each kind that has rows."""
         starts = np.cumsum([0, *(cone.rows for cone in self.cones)])
@@ -196,10 +193,10 @@ class ProductCone(eqx.Module):
         for cone, start in zip(self.cones, starts, strict=False):
             if cone.rows:
                 rows = np.arange(start, start + cone.rows)
-                # Entrywise cones of all sizes are one batch of numbers.
-                kind, blocks = (
-                    (type(cone)(1), rows[:, None]) if cone.entrywise() else (cone, [rows])
-                )  # pyright: ignore
+                kind, blocks = cone, [rows]
+                if cone.entrywise():  # of all sizes one batch of numbers
+                    kind = Zero(1) if isinstance(cone, Zero) else Nonnegative(1)
+                    blocks = list(rows[:, None])
                 kinds.setdefault(kind, []).extend(blocks)
         return [(cone, np.stack(blocks)) for cone, blocks in kinds.items()]
 
@@ -236,9 +233,18 @@ def _triangle(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows, columns, np.where(rows == columns, 1.0, np.sqrt(2))
 
 
-def _svec_of_numpy(matrix: np.ndarray) -> np.ndarray:
+def svec_of_numpy(matrix: np.ndarray) -> np.ndarray:
+    """`svec` on the host, in the precision of the matrix."""
     rows, columns, weights = _triangle(matrix.shape[0])
     return matrix[rows, columns] * weights
+
+
+def smat_of_numpy(vector: np.ndarray) -> np.ndarray:
+    """`smat` on the host, in the precision of the vector."""
+    rows, columns, weights = _triangle(side_of(len(vector)))
+    matrix = np.zeros((side_of(len(vector)),) * 2, vector.dtype)
+    matrix[rows, columns] = matrix[columns, rows] = vector / weights
+    return matrix
 
 
 def _check_size(cone: AbstractCone, name: str, value: int) -> None:

@@ -33,15 +33,11 @@ def find_ray(
     The status is `running` if no candidate passes. The ray has its x and s, or its y, in the user's
     units with objective -1; all else is NaN.
     """
-    y_misses, ys = zip(*(_farkas(program, scaled, scaling, tangent_factor, y) for y in dual))
-    x_misses, xs, previous = [], [], dual
-    for x in primal:
-        miss, ray = _descent(program, scaled, scaling, after(x, previous))
-        x_misses.append(miss)
-        xs.append(ray)
-        previous = ray
-    y_miss, (y,) = _least(y_misses, ys)
-    x_miss, (x, s) = _least(x_misses, xs)
+    y_miss, (y,) = _least([_farkas(program, scaled, scaling, tangent_factor, y) for y in dual])
+    found = []
+    for x in primal:  # each projects, hence one after the other
+        found.append(_descent(program, scaled, scaling, after(x, found or dual)))
+    x_miss, (x, s) = _least(found)
     infeasible, unbounded = y_miss <= tolerance, x_miss <= tolerance
     kind = Status.where(unbounded, Status.dual_infeasible, Status.running)
     kind = Status.where(infeasible, Status.primal_infeasible, kind)
@@ -85,9 +81,9 @@ def _finite(miss: Array, gain: Array) -> Array:
     return jnp.where(sound, miss, jnp.inf)
 
 
-def _least(misses, points):
-    best, point = misses[0], points[0]
-    for miss, other in zip(misses[1:], points[1:], strict=True):
+def _least(found):
+    best, point = found[0]
+    for miss, other in found[1:]:
         point = jax.tree.map(lambda a, b, nearer=miss < best: jnp.where(nearer, b, a), point, other)
         best = jnp.minimum(best, miss)
     return best, point

@@ -1,12 +1,15 @@
 """The driver loops: one traced, one from the host in chunks. No mathematics."""
 
+import dataclasses
 from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import PyTree
 
+from .adjoint import attach, attach_value
 from .program import AbstractConeProgram
 from .solution import Solution, Status
 from .splitting import Splitting, SplittingState, block, finish, init, judge_again, prepare
@@ -17,40 +20,101 @@ def solve(
     solver: Splitting | None = None,
     *,
     warm_start: Solution | tuple[PyTree, PyTree] | None = None,
+    throw: bool = False,
 ) -> Solution:
-    """Solve a program; pure JAX, so it runs under `jit`, `vmap` and `scan`.
+    """Solve a program; pure JAX, so it runs under `jit`, `vmap`, `scan`, `jvp` and `grad`.
 
-    **Arguments:** `warm_start` is a solution of a program of the same shape, or its (s, y).
+    **Arguments:** `warm_start` is a solution of a program of the same shape, or its (s, y). With
+    `throw` a status other than `solved` raises; that needs concrete numbers, so not under `jit`.
 
     **Returns** a `Solution`, whatever happened: read its `status`. Under `vmap` each lane has its
     own status, steps and residuals; a lane that has ended keeps its state while others go on.
+
+    x, s and y have derivatives with respect to the program's data (module `adjoint`), and so have
+    both objectives, whose derivatives are those of the optimal value and need no linear system. The
+    other fields, and the warm start, pass no derivative on.
+
+    **Raises** `NotSolved` (which holds the solution) with `throw`, and a `ValueError` for `throw`
+    under a transformation.
     """
-    solver = Splitting() if solver is None else solver
-    prepared = prepare(program)
-    start = init(solver, prepared, _points(warm_start))
+    solver = jax.tree.map(jnp.asarray, Splitting() if solver is None else solver)
+    solution = _solve(program, solver, _points(warm_start))
+    if throw:
+        _raise_unless_solved(solution)
+    return solution
+
+
+class NotSolved(RuntimeError):
+    """Raised by `solve(..., throw=True)`; `.solution` is what was found."""
+
+    def __init__(self, solution: Solution):
+        found = solution.residuals
+        super().__init__(
+            f"{Status[solution.status]} Relative residuals: primal "
+            f"{float(found.primal_relative):.1e}, dual {float(found.dual_relative):.1e}, gap "
+            f"{float(found.gap_relative):.1e}, after {int(solution.steps)} steps."
+        )
+        self.solution = solution
+
+
+def _raise_unless_solved(solution: Solution) -> None:
+    if isinstance(solution.steps, Tracer):
+        raise ValueError("throw: expected False under jit, vmap or grad; read `status` instead.")
+    if not bool(solution.solved):
+        raise NotSolved(solution)
+
+
+@eqx.filter_jit
+def _solve(program, solver, points):
+    fixed, solver, points = _constant((program, solver, points))
+    prepared = prepare(fixed)
+    start = init(solver, prepared, points)
     end = jax.lax.while_loop(_running, lambda state: block(solver, prepared, state), start)
-    return finish(end)
+    return _differentiable(program, finish(end))
+
+
+def _differentiable(program: AbstractConeProgram, solution: Solution) -> Solution:
+    points = solution.x, solution.s, solution.y
+    found = solution.residuals
+    x, s, y = attach(program, points)
+    residuals = dataclasses.replace(
+        found,
+        primal_objective=attach_value(program, points, found.primal_objective),
+        dual_objective=attach_value(program, points, found.dual_objective),
+    )
+    return dataclasses.replace(solution, x=x, s=s, y=y, residuals=residuals)
+
+
+def _constant(tree):
+    def stop(leaf):
+        return jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf
+
+    return jax.tree.map(stop, tree)
 
 
 def solve_in_chunks(
     program: AbstractConeProgram,
     solver: Splitting | None = None,
     *,
+    warm_start: Solution | tuple[PyTree, PyTree] | None = None,
     state: SplittingState | None = None,
     blocks_per_chunk: int = 10,
     watch: Callable[[Solution], bool | None] | None = None,
 ) -> Solution:
     """Solve from the host, a few blocks at a time, with the same iterates as `solve`.
 
-    **Arguments:** `state` continues an earlier solution (its `.state`), bit for bit. `watch` is
-    called with the solution so far after every chunk; returning True ends the solve. A
-    KeyboardInterrupt during a chunk, or raised by `watch`, ends it too: the result so far is
-    returned, with status `running` (before the first chunk there is none, and it propagates).
+    **Arguments:** `warm_start` as in `solve`; `state` continues an earlier solution (its `.state`)
+    instead, bit for bit. `watch` (for instance `report()`) is called with the solution so far after
+    every chunk; returning True ends the solve. A KeyboardInterrupt during a chunk, or raised by
+    `watch`, ends it too: the result so far is returned, with status `running` (before the first
+    chunk there is none, and it propagates).
     """
     solution = None if state is None else finish(state)
     try:
         while True:
-            solution = advance(program, solver, solution, blocks=blocks_per_chunk)
+            solution = advance(
+                program, solver, solution, warm_start=warm_start, blocks=blocks_per_chunk
+            )
             stop = watch is not None and watch(solution)
             if stop or not bool(solution.status == Status.running):
                 break
@@ -65,21 +129,23 @@ def advance(
     solver: Splitting | None = None,
     solution: Solution | None = None,
     *,
+    warm_start: Solution | tuple[PyTree, PyTree] | None = None,
     blocks: int = 10,
 ) -> Solution:
-    """Some blocks of steps from the host, from the start or from where `solution` stopped.
+    """Some blocks of steps from the host, from where `solution` stopped, or from the (warm) start.
 
     Compiled once per program shape. A solution that has ended by the settings of `solver` is
     returned as it is; with more steps or a smaller tolerance than before it goes on.
     """
     solver = jax.tree.map(jnp.asarray, Splitting() if solver is None else solver)
-    state = _start(program, solver) if solution is None else solution.state
+    points = _points(warm_start)
+    state = _start(program, solver, points) if solution is None else solution.state
     return finish(jax.block_until_ready(_chunk(program, solver, state, jnp.asarray(blocks))))
 
 
 @eqx.filter_jit
-def _start(program, solver):
-    return init(solver, prepare(program))
+def _start(program, solver, points):
+    return init(solver, prepare(program), points)
 
 
 @eqx.filter_jit
