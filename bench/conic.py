@@ -19,12 +19,13 @@ says that none did. `seconds` is the median of three runs for the whole batch.
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import os
 import statistics
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -84,7 +85,8 @@ def planted(
     """Random data with a planted optimal pair: y = proj_K*(z), s = y - z."""
     rng = np.random.default_rng([batch > 0, size, zero, nonnegative, *blocks])
     rows = zero + nonnegative + sum(blocks)
-    shape = Batch(None, *(np.zeros(0),) * 3, zero, nonnegative, blocks, ())
+    none = np.zeros(0)
+    shape = Batch(None, none, none, none, zero, nonnegative, blocks, ())
     parts: list[list[np.ndarray]] = [[], [], [], []]
     for _ in range(batch):
         z = rng.standard_normal(rows)
@@ -245,8 +247,8 @@ def with_scs(problem: Batch, tolerance: float) -> Callable[[], Run]:
 
 
 def with_clarabel(problem: Batch, tolerance: float) -> Callable[[], Run]:
-    import clarabel
-
+    # Its stubs lack the names of its compiled module.
+    clarabel: Any = importlib.import_module("clarabel")
     order = _upper_order(problem)
     settings = clarabel.DefaultSettings()
     settings.verbose = False
