@@ -16,7 +16,6 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import cvxpy.settings as names
-import equinox as eqx
 import jax
 import numpy as np
 import scipy.sparse
@@ -30,7 +29,7 @@ from .cone_program import ConeProgram
 from .cones import PSD, AbstractCone, Nonnegative, SecondOrder, Zero
 from .solution import Solution, Status
 from .solve import solve_in_chunks
-from .splitting import Splitting, SplittingState, init, prepare
+from .splitting import Splitting
 
 # Since 1.9 CVXPY turns the matrices of PSD constraints into vectors and their duals into matrices, by
 # these names. Earlier versions leave both to the solver: `psd_format_mat` and `_dual_value` below.
@@ -159,10 +158,10 @@ class CVXPYSolver(ConicSolver):
             settings = _settings(solver_opts)
             instance = _instance(data, data[self.DIMS])
             known = solver_cache.get(self.name()) if solver_cache and warm_start else None
-            state = _first_state(instance.program, settings, _points(known, instance.program))
+            points = _points(known, instance.program)
             prepared = time.perf_counter()
             solution = solve_in_chunks(
-                instance.program, settings, state=state, watch=_print if verbose else None
+                instance.program, settings, warm_start=points, watch=_print if verbose else None
             )
             if solution.status == Status.running:  # the only way to end early is Ctrl-C
                 raise KeyboardInterrupt
@@ -248,11 +247,6 @@ def _points(known: tuple[Instance, Solution] | None, program: ConeProgram) -> An
     if known is None or known[0].program.cones != program.cones:
         return program.initial()
     return known[1].s, known[1].y
-
-
-@eqx.filter_jit
-def _first_state(program: ConeProgram, settings: Splitting, points: Any) -> SplittingState:
-    return init(settings, prepare(program), points)
 
 
 def _print(solution: Solution) -> None:

@@ -138,21 +138,26 @@ def advance(
     returned as it is; with more steps or a smaller tolerance than before it goes on.
     """
     solver = jax.tree.map(jnp.asarray, Splitting() if solver is None else solver)
-    points = _points(warm_start)
-    state = _start(program, solver, points) if solution is None else solution.state
-    return finish(jax.block_until_ready(_chunk(program, solver, state, jnp.asarray(blocks))))
+    blocks_left = jnp.asarray(blocks)
+    if solution is None:
+        state = _first_chunk(program, solver, _points(warm_start), blocks_left)
+    else:
+        state = _next_chunk(program, solver, solution.state, blocks_left)
+    return finish(jax.block_until_ready(state))
 
 
 @eqx.filter_jit
-def _start(program, solver, points):
-    return init(solver, prepare(program), points)
-
-
-@eqx.filter_jit
-def _chunk(program, solver, state, blocks):
+def _first_chunk(program, solver, points, blocks):
     prepared = prepare(program)
-    state = judge_again(solver, state)
+    return _some_blocks(solver, prepared, init(solver, prepared, points), blocks)
 
+
+@eqx.filter_jit
+def _next_chunk(program, solver, state, blocks):
+    return _some_blocks(solver, prepare(program), judge_again(solver, state), blocks)
+
+
+def _some_blocks(solver, prepared, state, blocks):
     def go_on(carry):
         done, state = carry
         return (done < blocks) & _running(state)
