@@ -24,6 +24,7 @@ hypothesis.settings.load_profile("jaxcvxnn")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Compiled programs are kept between tests, workers, subprocesses and runs: half of the time."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for subprocesses, as above
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("jax"))
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
