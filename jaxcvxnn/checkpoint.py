@@ -23,13 +23,15 @@ def save_solution(
     header = {
         "version": _VERSION,
         "problem": _fingerprint(problem),
-        "penalty": float(solver.penalty),
+        "penalty": None if solver.penalty is None else float(solver.penalty),
         "relaxation": float(solver.relaxation),
         "max_steps": int(solver.max_steps),
         "tolerance": None if solver.tolerance is None else float(solver.tolerance),
         "check_every": solver.check_every,
         "memory": solver.memory,
         "adapt_penalty": solver.adapt_penalty,
+        "ray_tolerance": None if solver.ray_tolerance is None else float(solver.ray_tolerance),
+        "history": solver.history,
     }
     path = Path(path)
     partial = path.with_name(path.name + ".partial")

@@ -80,6 +80,6 @@ def from_first_layer(weights: Any, V: Any, *, bias: bool) -> TwoLayerReLU:
 
 def _float_array(values: Any) -> Any:
     if isinstance(values, jax.Array):
-        return values
+        return values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(float)
     values = np.asarray(values)
     return values if values.dtype.kind == "f" else values.astype(float)

@@ -121,6 +121,8 @@ def _positive(value: Any, dtype: Any) -> Any:
             raise ValueError(f"weight_decay must be a number; its shape is {value.shape}.")
         return _cast(value, dtype)
     try:
+        if isinstance(value, str):
+            raise TypeError
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"weight_decay must be a positive number; got {value!r}.") from None

@@ -12,9 +12,10 @@ blocks the residuals decide about the status, and the penalty balances primal an
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from . import anderson
 from .infeasibility import find_ray, onto_dual
@@ -33,7 +34,8 @@ class Splitting(eqx.Module):
     - `check_every`: steps in a block (static).
     - `relaxation`: in (0, 2); above 1 is over-relaxation.
     - `memory`: vectors in Anderson acceleration (static); 0 switches it off.
-    - `penalty`: the first penalty, in the units of the equilibrated program.
+    - `penalty`: the first penalty, in the units of the equilibrated program; by default the
+      program's own `first_penalty`.
     - `adapt_penalty`: whether blocks may change it (static).
     - `ray_tolerance`: on proofs of infeasibility (`infeasibility`); by default 1e-6 in float64, 1e-3
       in float32.
@@ -47,7 +49,7 @@ class Splitting(eqx.Module):
     check_every: int = eqx.field(static=True, default=50)
     relaxation: float | Float[Array, ""] = 1.6
     memory: int = eqx.field(static=True, default=15)
-    penalty: float | Float[Array, ""] = 10.0
+    penalty: float | Float[Array, ""] | None = None
     adapt_penalty: bool = eqx.field(static=True, default=True)
     ray_tolerance: float | Float[Array, ""] | None = None
     history: int = eqx.field(static=True, default=0)
@@ -58,7 +60,8 @@ class Splitting(eqx.Module):
         _require(_whole(self.check_every, 0), "check_every", "a positive integer")
         _require(_inside(self.relaxation, 0, 2), "relaxation", "in (0, 2)")
         _require(_whole(self.memory, -1), "memory", "an integer >= 0")
-        _require(_inside(self.penalty, 0, jnp.inf), "penalty", "> 0 and finite")
+        penalty = self.penalty
+        _require(penalty is None or _inside(penalty, 0, jnp.inf), "penalty", "> 0 and finite")
         rays = self.ray_tolerance
         _require(rays is None or _inside(rays, 0, jnp.inf), "ray_tolerance", "> 0 and finite")
         _require(_whole(self.history, -1), "history", "an integer >= 0")
@@ -67,6 +70,10 @@ class Splitting(eqx.Module):
         """The tolerance in force for arrays of this dtype."""
         default = 1e-6 if dtype == jnp.float64 else 1e-3
         return jnp.asarray(default if self.tolerance is None else self.tolerance, dtype)
+
+    def penalty_for(self, program: AbstractConeProgram, dtype) -> Float[Array, ""]:
+        """The first penalty in force for this program."""
+        return jnp.asarray(program.first_penalty if self.penalty is None else self.penalty, dtype)
 
     def ray_tolerance_for(self, dtype) -> Float[Array, ""]:
         """The tolerance on rays in force for arrays of this dtype."""
@@ -148,7 +155,7 @@ def init(
         )
     s, y = prepared.scaling.scale(*own)
     dtype = jax.tree.leaves(s)[0].dtype
-    penalty = jnp.asarray(solver.penalty, dtype)
+    penalty = solver.penalty_for(prepared.program, dtype)
     point = combine(1, s, -1 / penalty, y)
     flat, _ = ravel_pytree(point)
     zero = jax.tree.map(jnp.zeros_like, prepared.scaled.linear())
@@ -231,7 +238,8 @@ def block(solver: Splitting, prepared: Prepared, state: SplittingState) -> Split
     )
     if not solver.adapt_penalty:
         return following
-    return _rebalance(solver, following, s, y, found, state.before)
+    first = solver.penalty_for(prepared.program, flat.dtype)
+    return _rebalance(first, following, s, y, found, state.before)
 
 
 def judge_again(solver: Splitting, state: SplittingState) -> SplittingState:
@@ -320,7 +328,7 @@ LARGEST_CHANGE = 1e3
 
 
 def _rebalance(
-    solver: Splitting,
+    first: Float[Array, ""],
     state: SplittingState,
     s: PyTree,
     y: PyTree,
@@ -338,7 +346,6 @@ def _rebalance(
     """
     sizes = norm(s), norm(y)
     ratio = PENALTY_PER_RATIO * sizes[1] / sizes[0] / state.penalty
-    first = jnp.asarray(solver.penalty, state.penalty.dtype)
     raised = state.penalty * jnp.minimum(ratio, 10.0)
     raises = (ratio > CLEAR_IMBALANCE) & jnp.isfinite(ratio) & (raised <= LARGEST_CHANGE * first)
     raises &= found.worst < 0.5  # a far excursion says nothing about the solution
@@ -365,19 +372,26 @@ def _rebalance(
     )
 
 
-def _inside(value, low: float, high: float) -> bool | Bool[Array, ""]:
-    """low < value < high; true for traced values, which cannot be looked at."""
+def _inside(value, low: float, high: float) -> bool:
+    """low < value < high for a number or every entry; true for traced values: nobody can look."""
     if isinstance(value, Tracer):
         return True
-    return low < value < high
+    try:
+        numbers = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        return False
+    return not isinstance(value, str) and bool(np.all((low < numbers) & (numbers < high)))
 
 
-def _whole(value, low: float) -> bool | Bool[Array, ""]:
+def _whole(value, low: int) -> bool:
     """An integer above `low`; true for traced values."""
     if isinstance(value, Tracer):
         return True
-    integer = jnp.issubdtype(jnp.result_type(value), jnp.integer) and not isinstance(value, bool)
-    return integer and value > low
+    try:
+        kind = np.asarray(value).dtype
+    except (TypeError, ValueError):
+        return False
+    return np.issubdtype(kind, np.integer) and bool(np.all(np.asarray(value) > low))
 
 
 def _require(holds, name: str, expected: str) -> None:
