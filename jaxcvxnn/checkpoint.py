@@ -23,7 +23,7 @@ def save_solution(
     header = {
         "version": _VERSION,
         "problem": _fingerprint(problem),
-        "penalty": None if solver.penalty is None else float(solver.penalty),
+        "penalty": float(solver.penalty),
         "relaxation": float(solver.relaxation),
         "max_steps": int(solver.max_steps),
         "tolerance": None if solver.tolerance is None else float(solver.tolerance),

@@ -1,181 +1,133 @@
 """Programs and checks that the tests of the conic solver share."""
 
 import dataclasses
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
-from jaxcone import (
-    AbstractConeProgram,
-    Scaling,
-    Solution,
-    project_nonnegative,
-    project_psd,
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Cones:
-    """K: `zero` equalities, `nonnegative` entries and one PSD matrix of this side, in that order."""
-
-    zero: int = 0
-    nonnegative: int = 0
-    side: int = 0
-
-    @property
-    def rows(self) -> int:
-        return self.zero + self.nonnegative + self.side**2
-
-    def split(self, rows: Any) -> dict[str, Any]:
-        """Rows by their cones; cones that are not there have no entry."""
-        cut = self.zero + self.nonnegative
-        parts = {
-            "a zero": rows[: self.zero],
-            "b nonnegative": rows[self.zero : cut],
-            "c psd": rows[cut:].reshape(self.side, self.side),
-        }
-        return {name: part for name, part in parts.items() if part.size}
-
-
-class Units(Scaling):
-    """s = primal s', y = dual y': the simplest equilibration that is not the identity."""
-
-    primal: float = eqx.field(static=True)
-    dual: float = eqx.field(static=True)
-
-    def scale(self, s, y):
-        return _times(1 / self.primal, s), _times(1 / self.dual, y)
-
-    def unscale(self, x, s, y):
-        return _times(self.primal, x), _times(self.primal, s), _times(self.dual, y)
-
-
-class DenseFactor(eqx.Module):
-    """T and d with T'(P + A'A) T = I and T' A'A T = diag(d)."""
-
-    basis: Float[Array, "n n"]
-    weights: Float[Array, " n"]
-
-
-class DenseProgram(AbstractConeProgram[DenseFactor]):
-    """Dense P, c, A, b; s = {cone: its rows}. P + A'A is to be invertible.
-
-    `units` are those of the equilibrated program; powers of two and (1, 1) round nothing.
-    """
-
-    P: Float[Array, "n n"]
-    c: Float[Array, " n"]
-    A: Float[Array, "m n"]
-    b: Float[Array, " m"]
-    cones: Cones = eqx.field(static=True)
-    units: tuple[float, float] = eqx.field(static=True, default=(1.0, 1.0))
-
-    def quadratic(self, x):
-        return _dot(self.P, x)
-
-    def linear(self):
-        return self.c
-
-    def operator(self, x):
-        return self.cones.split(_dot(self.A, x))
-
-    def adjoint(self, y):
-        return _dot(self.A.T, join(y))
-
-    def offset(self):
-        return self.cones.split(self.b)
-
-    def project(self, s):
-        onto = {
-            "a zero": jnp.zeros_like,
-            "b nonnegative": project_nonnegative,
-            "c psd": project_psd,
-        }
-        return {name: onto[name](part) for name, part in s.items()}
-
-    def factor(self):
-        gram = _dot(self.A.T, self.A)
-        root = jnp.linalg.cholesky(self.P + gram)
-        inverse = jax.scipy.linalg.solve_triangular(
-            root, jnp.eye(len(root), dtype=root.dtype), lower=True
-        )
-        weights, vectors = jnp.linalg.eigh(_dot(_dot(inverse, gram), inverse.T))
-        return DenseFactor(_dot(inverse.T, vectors), weights)
-
-    def minimize(self, factor, penalty, target, guess):
-        right = penalty * _dot(self.A.T, join(target)) - self.c
-        curvature = (1 - factor.weights) + penalty * factor.weights
-        return _dot(factor.basis, _dot(factor.basis.T, right) / curvature)
-
-    def tangent_factor(self):
-        return ()
-
-    def tangent(self, factor, gradient):
-        return gradient
-
-    def initial(self):
-        zero = self.cones.split(jnp.zeros_like(self.b))
-        return zero, zero
-
-    def equilibrate(self):
-        primal, dual = self.units
-        parts = (self.P * (primal / dual), self.c / dual, self.A, self.b / primal)
-        return DenseProgram(*parts, self.cones), Units(primal, dual)
+from jaxcone import PSD, AbstractCone, ConeProgram, Nonnegative, SecondOrder, Solution, Zero
 
 
 @dataclasses.dataclass(frozen=True)
 class Known:
     """A program together with its optimal points and value, in NumPy."""
 
-    program: DenseProgram
+    program: ConeProgram
     x: np.ndarray
     s: np.ndarray
     y: np.ndarray
 
     @property
     def value(self) -> float:
-        P, c = np.asarray(self.program.P), np.asarray(self.program.c)
+        P, c, _, _ = data(self.program)
         return float(self.x @ P @ self.x / 2 + c @ self.x)
 
 
 def known_program(
     rng: np.random.Generator,
     size: int,
-    cones: Cones,
+    cones: Sequence[AbstractCone],
     *,
     curvature: float = 1.0,
     active: int | None = None,
+    decades: float = 0.0,
 ) -> Known:
     """Draw z, put y = proj_K*(z), s = y - z, then b = A x + s and c = -P x - A'y.
 
-    `active` is how many of the nonnegative entries have y > 0 (a random number by default); with
-    `curvature` 0 and `active` = `size` - `cones.zero` the program is an LP with a single solution.
+    With `curvature` 0 there is no P. `active` is how many of the nonnegative entries have y > 0 (a
+    random number by default); with `curvature` 0 and as many equalities and active entries as
+    variables the program is an LP with a single solution. Columns and rows (those of one
+    second-order or PSD block by one number) are scaled by up to `decades` powers of ten up or down.
     """
-    z = rng.standard_normal(cones.rows)
-    first, last = cones.zero, cones.zero + cones.nonnegative
+    z = gaussian_rows(rng, cones, 1)[:, 0]
     if active is not None:
-        sign = np.where(np.arange(cones.nonnegative) < active, 1, -1)
-        z[first:last] = sign * (0.5 + np.abs(z[first:last]))
-    matrix = symmetric(z[last:].reshape(cones.side, cones.side))
-    z[last:] = matrix.ravel()
-    y = z.copy()
-    y[first:last] = np.maximum(z[first:last], 0)
-    values, vectors = np.linalg.eigh(matrix) if cones.side else (np.zeros(0), matrix)
-    y[last:] = ((vectors * values.clip(0)) @ vectors.T).ravel()
-    s = y - z
-    A = rng.standard_normal((cones.rows, size))
-    for column in A.T:  # the adjoint of a map into the symmetric matrices
-        column[last:] = symmetric(column[last:].reshape(cones.side, cones.side)).ravel()
+        signed = np.concatenate([np.full(k.rows, isinstance(k, Nonnegative)) for k in cones])
+        sign = np.where(np.arange(signed.sum()) < active, 1, -1)
+        z[signed] = sign * (0.5 + np.abs(z[signed]))
+    s = nearest(cones, -z)
+    y = z + s
+    A = gaussian_rows(rng, cones, size)
     root = rng.standard_normal((size, size))
     P = curvature * (root @ root.T / size + np.eye(size))
     x = rng.standard_normal(size)
-    P, c, A, b = (jnp.asarray(part) for part in (P, -P @ x - A.T @ y, A, A @ x + s))
-    return Known(DenseProgram(P, c, A, b, cones), x, s, y)
+    rows, columns = block_scales(rng, cones, decades), 10 ** rng.uniform(-decades, decades, size)
+    x, s, y = x / columns, rows * s, y / rows
+    P, A = columns[:, None] * P * columns, rows[:, None] * A * columns
+    c, b = -P @ x - A.T @ y, A @ x + s
+    return Known(ConeProgram(P if curvature else None, c, A, b, cones), x, s, y)
+
+
+def gaussian_rows(
+    rng: np.random.Generator, cones: Sequence[AbstractCone], columns: int
+) -> np.ndarray:
+    """Columns of independent entries; in a PSD block, of symmetric parts of such matrices."""
+    parts = [np.zeros((0, columns))]
+    for cone in cones:
+        if isinstance(cone, PSD):
+            matrices = rng.standard_normal((cone.side, cone.side, columns))
+            parts.append(to_vector((matrices + matrices.swapaxes(0, 1)) / 2))
+        else:
+            parts.append(rng.standard_normal((cone.rows, columns)))
+    return np.concatenate(parts)
+
+
+def block_scales(
+    rng: np.random.Generator, cones: Sequence[AbstractCone], decades: float
+) -> np.ndarray:
+    """Positive factors of the rows that leave the cones what they are."""
+    shared = [isinstance(cone, SecondOrder | PSD) for cone in cones]
+    scales = [
+        np.broadcast_to(10 ** rng.uniform(-decades, decades, 1 if one else cone.rows), cone.rows)
+        for cone, one in zip(cones, shared, strict=True)
+    ]
+    return np.concatenate([np.zeros(0), *scales])
+
+
+def nearest(cones: Sequence[AbstractCone], point: Any) -> np.ndarray:
+    """The projection onto a product of cones, from eigenvalues, by NumPy."""
+    ends = np.cumsum([0, *(cone.rows for cone in cones)])
+    spans = zip(cones, ends[:-1], ends[1:], strict=True)
+    parts = [_nearest(cone, np.asarray(point, float)[i:j]) for cone, i, j in spans]
+    return np.concatenate([np.zeros(0), *parts])
+
+
+def _nearest(cone: AbstractCone, block: np.ndarray) -> np.ndarray:
+    match cone:
+        case Zero():
+            return 0 * block
+        case Nonnegative():
+            return np.maximum(block, 0)
+        case SecondOrder() if len(block):
+            length = np.linalg.norm(block[1:])
+            unit = block[1:] / length if length else block[1:]
+            above, below = np.maximum([block[0] + length, block[0] - length], 0) / 2
+            return np.append(above + below, (above - below) * unit)
+        case PSD() if len(block):
+            values, vectors = np.linalg.eigh(to_matrix(block))
+            return to_vector((vectors * np.maximum(values, 0)) @ vectors.T)
+        case _:
+            return block
+
+
+def to_vector(matrix: np.ndarray) -> np.ndarray:
+    """SCS's vector of a symmetric matrix (shape (side, side, ...)), entry by entry."""
+    lower = [(i, j) for j in range(len(matrix)) for i in range(j, len(matrix))]
+    entries = [matrix[i, j] * (1 if i == j else np.sqrt(2)) for i, j in lower]
+    return np.array(entries).reshape(len(lower), *matrix.shape[2:])
+
+
+def to_matrix(vector: np.ndarray) -> np.ndarray:
+    """The symmetric matrix of SCS's vector."""
+    side = int(np.sqrt(2 * len(vector)))
+    matrix, entries = np.zeros((side, side)), iter(vector)
+    for j in range(side):
+        for i in range(j, side):
+            matrix[i, j] = matrix[j, i] = next(entries) / (1 if i == j else np.sqrt(2))
+    return matrix
 
 
 def stack(*trees: Any) -> Any:
@@ -188,18 +140,18 @@ def lane(tree: Any, index: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
-def join(parts: dict[str, Array]) -> Array:
-    """The rows that `Cones.split` takes apart."""
-    return jnp.concatenate([jnp.ravel(parts[name]) for name in sorted(parts)])
+def data(program: ConeProgram) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """P (zeros for None), c, A, b of a dense program."""
+    c, A, b = (np.asarray(a, float) for a in (program.c, program.A.entries, program.b))
+    P = np.zeros((len(c), len(c))) if program.P is None else np.asarray(program.P.entries, float)
+    return P, c, A, b
 
 
-def recomputed(program: DenseProgram, solution: Solution) -> dict[str, float]:
+def recomputed(program: ConeProgram, solution: Solution) -> dict[str, float]:
     """Residuals and objectives of the returned arrays, by NumPy, from the program's numbers alone."""
-    P, c, A, b = (np.asarray(a, float) for a in (program.P, program.c, program.A, program.b))
-    x = np.asarray(solution.x, float)
-    s, y = (np.asarray(join(part), float) for part in (solution.s, solution.y))
-    norm = np.linalg.norm
-    primal, dual = norm(A @ x + s - b), norm(P @ x + c + A.T @ y)
+    P, c, A, b = data(program)
+    x, s, y = (np.asarray(part, float) for part in (solution.x, solution.s, solution.y))
+    primal, dual = np.linalg.norm(A @ x + s - b), np.linalg.norm(P @ x + c + A.T @ y)
     quadratic = x @ P @ x / 2
     objectives = quadratic + c @ x, -quadratic - b @ y
     gap = abs(objectives[0] - objectives[1])
@@ -207,8 +159,8 @@ def recomputed(program: DenseProgram, solution: Solution) -> dict[str, float]:
         "primal": primal,
         "dual": dual,
         "gap": gap,
-        "primal_relative": primal / (1 + max(norm(A @ x), norm(s), norm(b))),
-        "dual_relative": dual / (1 + max(norm(P @ x), norm(c), norm(A.T @ y))),
+        "primal_relative": primal / (1 + np.max(np.abs(b), initial=0)),
+        "dual_relative": dual / (1 + np.max(np.abs(c), initial=0)),
         "gap_relative": gap / (1 + abs(objectives[0]) + abs(objectives[1])),
         "primal_objective": objectives[0],
         "dual_objective": objectives[1],
@@ -216,7 +168,27 @@ def recomputed(program: DenseProgram, solution: Solution) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
-def worst(program: DenseProgram, solution: Solution) -> float:
+def dimacs(program: ConeProgram, x: Any, s: Any, y: Any) -> np.ndarray:
+    """The six DIMACS errors of a dense program, by NumPy."""
+    P, c, A, b = data(program)
+    x, s, y = (np.asarray(part, float) for part in (x, s, y))
+    cones, norm = program.cones.cones, np.linalg.norm
+    primal, dual = x @ P @ x / 2 + c @ x, -x @ P @ x / 2 - b @ y
+    gap = 1 + abs(primal) + abs(dual)
+    primal_unit, dual_unit = (1 + np.max(np.abs(part), initial=0) for part in (b, c))
+    return np.array(
+        [
+            norm(A @ x + s - b) / primal_unit,
+            norm(s - nearest(cones, s)) / primal_unit,
+            norm(P @ x + c + A.T @ y) / dual_unit,
+            norm(nearest(cones, -y)) / dual_unit,
+            (primal - dual) / gap,
+            s @ y / gap,
+        ]
+    )
+
+
+def worst(program: ConeProgram, solution: Solution) -> float:
     """The largest relative residual, by NumPy; NaN if any is NaN."""
     found = recomputed(program, solution)
     return float(np.max([v for k, v in found.items() if k.endswith("_relative")]))
@@ -243,11 +215,3 @@ def exactly_positive_definite(matrix: np.ndarray) -> bool:
             ratio = rows[i][k] / pivot[k]
             rows[i] = [a - ratio * b for a, b in zip(rows[i], pivot, strict=True)]
     return True
-
-
-def _times(factor: float, tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: factor * leaf, tree)
-
-
-def _dot(left: Array, right: Array) -> Array:
-    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)

@@ -1,6 +1,6 @@
 """The splitting method on dense programs with a known optimum, and how honest its answers are."""
 
-import dataclasses
+import functools
 import sys
 from typing import Any
 
@@ -12,30 +12,49 @@ import numpy as np
 import pytest
 
 import jaxcone
-from jaxcone import Splitting, Status
+from jaxcone import PSD, ConeProgram, Nonnegative, Splitting, Status, Zero
 
-from .helpers import Cones, Known, join, known_program, lane, recomputed, stack, worst
+from .helpers import (
+    Known,
+    data,
+    known_program,
+    lane,
+    nearest,
+    recomputed,
+    stack,
+    worst,
+)
 
-POLYHEDRAL, MIXED = Cones(zero=1, nonnegative=9), Cones(zero=1, nonnegative=3, side=3)
+POLYHEDRAL, MIXED = [Zero(1), Nonnegative(9)], [Zero(1), Nonnegative(3), PSD(3)]
 FAMILIES: dict[str, dict[str, Any]] = {
     "lp": {"size": 4, "cones": POLYHEDRAL, "curvature": 0.0, "active": 3},
-    "qp": {"size": 4, "cones": POLYHEDRAL},
     "sdp": {"size": 5, "cones": MIXED, "curvature": 0.0},
-    "quadratic sdp": {"size": 5, "cones": MIXED},
+    "mixed": {"size": 5, "cones": MIXED},
 }
+
+RELATIVE = ["primal_relative", "dual_relative", "gap_relative"]
 
 # One compilation for each shape and each choice of static settings.
 solve = jax.jit(jaxcone.solve)
+solve_batch = jax.jit(jax.vmap(jaxcone.solve, in_axes=(0, None)))
+SEEDS = range(160)  # of "sdp", 0, 134 and 137 have tried the penalty, 71 and 156 the acceleration
 
 
 def drawn(family: str, seed: int) -> Known:
     return known_program(np.random.default_rng(seed), **FAMILIES[family])
 
 
-def with_number(program, field: str, number: float):
-    return eqx.tree_at(
-        lambda p: getattr(p, field), program, getattr(program, field).at[0].set(number)
-    )
+def with_number(program: ConeProgram, field: str, number: float) -> ConeProgram:
+    """With one entry that `ConeProgram` itself would refuse."""
+    array = jax.tree.leaves(getattr(program, field))[0]
+    return replaced(program, **{field: array.at[(0,) * array.ndim].set(number)})
+
+
+def replaced(program: ConeProgram, **parts) -> ConeProgram:
+    """With the arrays in some of P, c, A, b replaced."""
+    for name, array in parts.items():
+        program = eqx.tree_at(lambda p, n=name: jax.tree.leaves(getattr(p, n))[0], program, array)
+    return program
 
 
 def points(solution):
@@ -44,48 +63,73 @@ def points(solution):
 
 def assert_honest(program, solution, tolerance: float, max_steps: int):
     """Residuals are those of the returned arrays, the status follows from them, s in K, y in K*."""
-    for name, value in recomputed(program, solution).items():
-        size = 1e-10 * (1 + sum(float(jnp.linalg.norm(join(p))) ** 2 for p in points(solution)[1:]))
-        np.testing.assert_allclose(getattr(solution.residuals, name), value, rtol=1e-9, atol=size)
+    assert_recomputed(program, solution)
     assert solution.primal_objective == solution.residuals.primal_objective
     assert solution.dual_objective == solution.residuals.dual_objective
     found = float(solution.residuals.worst)
-    ended = int(solution.steps) >= max_steps
     if found <= tolerance:
         assert solution.status == Status.solved and solution.solved
     else:
-        assert ended and not solution.solved
+        assert int(solution.steps) >= max_steps and not solution.solved
         near = found <= 100 * tolerance
         assert solution.status == (Status.inaccurate if near else Status.max_steps)
-    s, y = solution.s, solution.y
-    if "a zero" in s:
-        np.testing.assert_array_equal(s["a zero"], 0)
-    assert np.min(s["b nonnegative"]) >= 0 and np.min(y["b nonnegative"]) >= 0
-    if "c psd" in s:
-        for point in (s, y):
-            matrix, size = point["c psd"], 1e-12 * float(1 + np.linalg.norm(join(point)))
-            np.testing.assert_allclose(matrix, matrix.T, rtol=0, atol=size)
-            assert np.linalg.eigvalsh(matrix)[0] >= -size
+    for ray in jax.tree.leaves(solution.ray):
+        assert np.all(np.isnan(ray))
+    cones, s, y = program.cones.cones, np.asarray(solution.s), np.asarray(solution.y)
+    size = 1e-12 * (1 + np.linalg.norm(s) + np.linalg.norm(y))
+    np.testing.assert_allclose(s, nearest(cones, s), rtol=0, atol=size)
+    np.testing.assert_allclose(nearest(cones, -y), 0, atol=size)
+    entries = np.repeat([isinstance(k, Nonnegative) for k in cones], [k.rows for k in cones])
+    assert np.all(s[program.cones.equalities()] == 0)  # to the last bit, like these:
+    assert np.min(s[entries]) >= 0 and np.min(y[entries]) >= 0
+
+
+def assert_recomputed(program, solution):
+    size = 1e-10 * (1 + sum(float(np.linalg.norm(part)) ** 2 for part in points(solution)[1:]))
+    for name, value in recomputed(program, solution).items():
+        np.testing.assert_allclose(getattr(solution.residuals, name), value, rtol=1e-9, atol=size)
 
 
 def assert_optimal(known: Known, solution, atol: float):
     np.testing.assert_allclose(solution.x, known.x, atol=atol)
-    np.testing.assert_allclose(join(solution.s), known.s, atol=atol)
+    np.testing.assert_allclose(solution.s, known.s, atol=atol)
     np.testing.assert_allclose(solution.primal_objective, known.value, atol=atol)
     np.testing.assert_allclose(solution.dual_objective, known.value, atol=atol)
+
+
+@functools.cache
+def all_seeds(family: str) -> Any:
+    return stack(*(drawn(family, seed).program for seed in SEEDS))
+
+
+@functools.cache
+def solved_seeds(family: str, **settings) -> Any:
+    """The solutions of all seeds, as one batch: compiled once for each family and memory."""
+    solver = Splitting(**{"tolerance": 1e-6} | settings)
+    return jax.tree.map(np.asarray, solve_batch(all_seeds(family), solver))
+
+
+def seeds_where(condition) -> list[int]:
+    return np.flatnonzero(condition).tolist()
 
 
 # --- optima ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [1, 2, 4])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_finds_the_known_optimum(family, seed):
-    known = drawn(family, seed)
-    found = solve(known.program, Splitting(tolerance=1e-10))
-    assert found.status == Status.solved
-    assert_optimal(known, found, 1e-6)
-    assert_honest(known.program, found, 1e-10, 5000)
+def test_finds_the_known_optimum(family):
+    found = solved_seeds(family, tolerance=1e-10)
+    for seed in range(60):
+        known, one = drawn(family, seed), lane(found, seed)
+        assert_honest(known.program, one, 1e-10, 5000)
+        np.testing.assert_allclose(one.primal_objective, known.value, atol=1e-8)
+        if family != "sdp":  # whose solution need not be the only one
+            np.testing.assert_allclose(one.x, known.x, atol=1e-6)
+            np.testing.assert_allclose(one.s, known.s, atol=1e-6)
+        if family != "lp":
+            for vector in (one.s[4:], one.y[4:]):
+                matrix = np.asarray(jaxcone.smat(vector))
+                np.testing.assert_array_equal(matrix, matrix.T)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +145,7 @@ def test_finds_the_known_optimum(family, seed):
     ids=str,
 )
 def test_all_settings_reach_the_same_optimum(settings):
-    known = drawn("qp", 1)
+    known = drawn("mixed", 1)
     found = solve(known.program, Splitting(tolerance=1e-9, max_steps=20_000, **settings))
     assert found.status == Status.solved
     assert_optimal(known, found, 1e-6)
@@ -110,33 +154,35 @@ def test_all_settings_reach_the_same_optimum(settings):
 
 
 def test_residuals_and_warm_starts_are_in_the_units_of_the_user():
-    known = drawn("quadratic sdp", 1)
-    other = dataclasses.replace(known.program, units=(2.0**7, 2.0**-3))
-    found = solve(other, Splitting(tolerance=1e-9))
+    # The equilibrated twin of this program has other points altogether.
+    known = known_program(np.random.default_rng(1), **FAMILIES["mixed"], decades=3)
+    _, scaling = known.program.equilibrate()
+    assert np.max(scaling.rows) > 30 * np.min(scaling.rows)
+    found = solve(known.program, Splitting(tolerance=1e-10))
     assert found.status == Status.solved
-    assert_optimal(known, found, 1e-6)
-    assert_honest(other, found, 1e-9, 5000)
-    again = solve(other, Splitting(tolerance=1e-9), warm_start=(found.s, found.y))
+    np.testing.assert_allclose(found.x, known.x, rtol=1e-5)
+    assert_honest(known.program, found, 1e-10, 5000)
+    again = solve(known.program, Splitting(tolerance=1e-9), warm_start=(found.s, found.y))
     assert int(again.steps) == 50
-    assert_optimal(known, again, 1e-6)
+    np.testing.assert_allclose(again.x, known.x, rtol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
 @pytest.mark.parametrize("scaled", ["points", "variables"])
 def test_scaled_data_keep_the_status_honest(scaled, scale):
-    known = drawn("qp", 2)
-    P, c, A, b = (getattr(known.program, name) for name in "PcAb")
+    known = drawn("mixed", 2)
+    P, c, A, b = data(known.program)
     parts = {
         "points": (P, scale * c, A, scale * b),
         "variables": (scale**2 * P, scale * c, scale * A, b),
     }[scaled]
-    program = eqx.tree_at(lambda p: (p.P, p.c, p.A, p.b), known.program, parts)
+    program = ConeProgram(*parts, MIXED)
     for tolerance, max_steps in ((1e-6, 5000), (1e-9, 100)):
         found = solve(program, Splitting(tolerance=tolerance, max_steps=max_steps))
         assert_honest(program, found, tolerance, max_steps)
     value = known.value * (scale**2 if scaled == "points" else 1)
-    if found.solved:
-        np.testing.assert_allclose(found.primal_objective, value, atol=1e-7 * (1 + abs(value)))
+    assert found.solved
+    np.testing.assert_allclose(found.primal_objective, value, atol=1e-7 * (1 + abs(value)))
 
 
 def test_zero_sized_blocks_are_allowed():
@@ -147,8 +193,8 @@ def test_zero_sized_blocks_are_allowed():
 # --- status ---------------------------------------------------------------------------------------
 
 
-def test_the_status_follows_from_the_residuals_at_the_last_check():
-    known = drawn("lp", 2)
+def test_the_status_follows_from_the_residuals():
+    known = drawn("mixed", 2)
 
     def stop_at_50(tolerance):
         found = solve(known.program, Splitting(tolerance=tolerance, max_steps=50, memory=0))
@@ -156,17 +202,38 @@ def test_the_status_follows_from_the_residuals_at_the_last_check():
         assert_honest(known.program, found, tolerance, 50)
         return found.status
 
-    reached = worst(known.program, solve(known.program, Splitting(max_steps=50, memory=0)))
-    assert reached > 1e-4
+    reached = worst(
+        known.program, solve(known.program, Splitting(tolerance=1e-6, max_steps=50, memory=0))
+    )
+    assert reached > 1e-7
     assert stop_at_50(reached / 101) == Status.max_steps
     assert stop_at_50(reached / 99) == Status.inaccurate
     assert stop_at_50(reached / 1.001) == Status.inaccurate
     assert stop_at_50(reached * 1.001) == Status.solved  # in the last block that was allowed
 
 
+def test_the_best_check_is_returned_and_the_last_ones_are_remembered():
+    program = drawn("mixed", 11).program
+
+    def stop_at(max_steps):
+        settings = dict[str, Any](check_every=10, memory=0, history=20)
+        return solve(program, Splitting(tolerance=1e-14, max_steps=max_steps, **settings))
+
+    early, late = stop_at(150), stop_at(250)
+    assert early.history.shape == late.history.shape == (20, 3)
+    assert np.all(np.isnan(early.history[:5])) and not np.any(np.isnan(early.history[5:]))
+    np.testing.assert_array_equal(early.history[10:], late.history[:10])  # oldest first
+    for found, max_steps in ((early, 150), (late, 250)):
+        assert_honest(program, found, 1e-14, max_steps)
+        checks = np.max(found.history, axis=1)
+        best = np.nanargmin(checks)
+        relative = [getattr(found.residuals, name) for name in RELATIVE]
+        np.testing.assert_array_equal(found.history[best], relative)
+
+
 @pytest.mark.parametrize(("max_steps", "taken"), [(1, 50), (50, 50), (51, 100)])
 def test_step_limits_are_rounded_up_to_blocks(max_steps, taken):
-    known = drawn("lp", 2)
+    known = drawn("mixed", 2)
     found = solve(known.program, Splitting(tolerance=1e-14, max_steps=max_steps, memory=0))
     assert int(found.steps) == taken
     assert_honest(known.program, found, 1e-14, max_steps)
@@ -175,55 +242,75 @@ def test_step_limits_are_rounded_up_to_blocks(max_steps, taken):
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 @pytest.mark.parametrize("field", ["P", "c", "A", "b"])
 def test_bad_data_stop_at_the_first_check(field, number):
-    found = solve(with_number(drawn("qp", 1).program, field, number), Splitting(tolerance=1e-10))
+    found = solve(with_number(drawn("mixed", 1).program, field, number), Splitting(tolerance=1e-10))
     assert found.status == Status.nonfinite and not found.solved
     assert int(found.steps) == 50
 
 
 def test_bad_data_are_not_hidden_by_a_good_warm_start():
-    known = drawn("qp", 1)
-    good = solve(known.program, Splitting())
+    known = drawn("mixed", 1)
+    good = solve(known.program, Splitting(tolerance=1e-6))
     bad = with_number(known.program, "b", np.nan)
-    found = solve(bad, Splitting(), warm_start=(good.s, good.y))
+    found = solve(bad, Splitting(tolerance=1e-6), warm_start=(good.s, good.y))
     assert found.status == Status.nonfinite and int(found.steps) == 50
+
+
+# --- many seeds -----------------------------------------------------------------------------------
+
+
+# On one of some two hundred small SDPs (seed 156 where this was measured) Anderson acceleration jumps far
+# off and the limit of steps ends the solve, honestly, with `max_steps`; without it that one is solved.
+STALLS = 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_penalty_does_not_run_away(family):
+    # Where s or y is zero at the solution, the ratio that the penalty follows means nothing.
+    found = solved_seeds(family)
+    assert len(seeds_where(found.status != Status.solved)) <= STALLS
+    change = found.state.penalty / Splitting().penalty
+    assert seeds_where((change > 1e3) | (change < 1e-3)) == []
+
+
+def test_acceleration_spoils_nothing():
+    accelerated, plain = solved_seeds("sdp"), solved_seeds("sdp", memory=0)
+    assert len(seeds_where(accelerated.steps > 2 * plain.steps + 100)) <= STALLS
+    assert len(seeds_where(accelerated.status != Status.solved)) <= STALLS
+    assert np.mean(accelerated.steps) < np.mean(plain.steps) / 2
 
 
 # --- batches --------------------------------------------------------------------------------------
 
 
 def test_lanes_keep_to_themselves():
-    # The same lanes, once among good ones and once beside a NaN and one that never ends.
-    known = [drawn("quadratic sdp", seed) for seed in (1, 2, 4, 5)]
-    good = [k.program for k in known]
-    parts = good[3].A.at[1].set(0), good[3].b.at[1].set(-1)  # 0'x + s = -1, s >= 0
-    infeasible = eqx.tree_at(lambda p: (p.A, p.b), good[3], parts)
-    mixed = [good[0], with_number(good[1], "c", np.nan), good[2], infeasible]
-    solver = Splitting(tolerance=1e-10, max_steps=400)
-    batch = jax.jit(jax.vmap(lambda program: jaxcone.solve(program, solver)))
-    among_good, among_bad = batch(stack(*good)), batch(stack(*mixed))
-    np.testing.assert_array_equal(among_bad.status == Status.nonfinite, [False, True, False, False])
-    np.testing.assert_array_equal(among_bad.solved, [True, False, True, False])
-    for k in range(4):
-        one = lane(among_bad, k)
-        alone = solve(mixed[k], solver)
-        # Ended lanes keep their step counts while the last one goes on to the limit.
-        assert int(one.steps) == int(alone.steps)
+    # All seeds once more, some of them replaced by programs that end without a solution.
+    good = all_seeds("mixed")
+    A = good.A.entries.at[3, 1].set(0).at[4, :, 0].set(0)
+    P = good.P.entries.at[4, 0].set(0).at[4, :, 0].set(0)
+    b = good.b.at[3, 1].set(-1)  # 0'x + s = -1, s >= 0
+    c = good.c.at[4, 0].set(1).at[1, 0].set(jnp.nan)  # min x_0 where x_0 is free
+    batch = replaced(good, P=P, A=A, b=b, c=c)
+    among_good = solved_seeds("mixed", tolerance=1e-10)
+    among_bad = jax.tree.map(np.asarray, solve_batch(batch, Splitting(tolerance=1e-10)))
+    kinds = {1: Status.nonfinite, 3: Status.primal_infeasible, 4: Status.dual_infeasible}
+    for k, kind in kinds.items():
+        assert lane(among_bad, k).status == kind
+    assert int(among_bad.steps[1]) == 50 < np.max(among_bad.steps)
+    others = np.setdiff1d(SEEDS, list(kinds))
+    chex.assert_trees_all_equal(lane(among_bad, others), lane(among_good, others))  # bit for bit
+
+    # Against a solve outside a batch the last bits differ on CPUs with fused multiply-add: XLA then
+    # emits other loops, which fuse other products. Without it (--xla_cpu_max_isa=AVX) they agree.
+    for k in (0, 1, 2, 3, 4):
+        one, alone = lane(among_bad, k), solve(lane(batch, k), Splitting(tolerance=1e-10))
         assert one.status == alone.status
-        if k != 1:
-            assert_honest(mixed[k], one, 1e-10, 400)
-    assert int(among_bad.steps[1]) == 50 and int(among_bad.steps[3]) == 400
-    for k in (0, 2):
-        assert int(among_bad.steps[k]) < 400
-        chex.assert_trees_all_equal(lane(among_bad, k), lane(among_good, k))  # bit for bit
-        # Against a solve outside a batch the last bits differ on CPUs with fused multiply-add: XLA
-        # then emits other loops, which fuse other products. Without it (--xla_cpu_max_isa=AVX) they
-        # agree.
-        alone = solve(good[k], solver)
-        chex.assert_trees_all_close(points(lane(among_bad, k)), points(alone), atol=1e-8)
+        chex.assert_trees_all_close(points(one), points(alone), atol=1e-8)
+        if k not in (3, 4):
+            assert int(one.steps) == int(alone.steps)
 
 
 def test_a_path_of_right_hand_sides_in_scan():
-    known = drawn("qp", 1)
+    known = drawn("mixed", 1)
     shifts = jnp.linspace(0, 0.2, 4)
 
     def moved(shift):
@@ -245,45 +332,42 @@ def test_a_path_of_right_hand_sides_in_scan():
 # --- compilation ----------------------------------------------------------------------------------
 
 
-def test_numbers_do_not_recompile_solve():
-    @jax.jit
-    @eqx.debug.assert_max_traces(max_traces=1)
-    def once(program, solver):
-        return jaxcone.solve(program, solver)
-
-    known = drawn("qp", 1)
-    first = once(known.program, Splitting(tolerance=1e-6, memory=0))
-    other = Splitting(tolerance=1e-9, max_steps=77, relaxation=1.1, penalty=3.0, memory=0)
-    second = once(drawn("qp", 2).program, other)
-    assert first.solved and second.steps <= 100
-
-
 @pytest.fixture
 def traces(monkeypatch):
-    """Counts how often the method is traced by the host's driver."""
+    """Counts how often the method is traced by the driver."""
     driver, count = sys.modules["jaxcone.solve"], []
     block = driver.block
     monkeypatch.setattr(driver, "block", lambda *args: [count.append(1), block(*args)][1])
     return count
 
 
-def test_numbers_do_not_recompile_advance(traces):
-    program, static = drawn("qp", 1).program, dict[str, Any](check_every=3, memory=0)
-    first = jaxcone.advance(program, Splitting(tolerance=1e-9, **static), blocks=2)
-    assert len(traces) == 1 and int(first.steps) == 6
-    other = Splitting(tolerance=1e-8, max_steps=99, penalty=0.5, relaxation=1.2, **static)
-    jaxcone.advance(drawn("qp", 2).program, other, blocks=2)
+def test_numbers_do_not_recompile_solve(traces):
+    static = dict[str, Any](check_every=2, memory=0)
+    first = jaxcone.solve(
+        drawn("mixed", 1).program, Splitting(tolerance=1e-3, penalty=9.0, **static)
+    )
+    other = Splitting(tolerance=1e-9, max_steps=7, relaxation=1.1, penalty=3.0, **static)
+    second = jaxcone.solve(drawn("mixed", 2).program, other)
+    assert first.solved and int(second.steps) == 8
     assert len(traces) == 1
-    later = jaxcone.advance(program, Splitting(tolerance=1e-9, **static), first, blocks=5)
-    assert int(later.steps) == 21
-    assert len(traces) == 1  # as documented: once per program shape
+
+
+def test_numbers_do_not_recompile_advance(traces):
+    static = dict[str, Any](check_every=3, memory=0)
+    for seed, tolerance, penalty in ((1, 1e-9, 10.0), (2, 1e-8, 0.5)):
+        program = drawn("mixed", seed).program
+        solver = Splitting(tolerance=tolerance, penalty=penalty, **static)
+        first = jaxcone.advance(program, solver, blocks=2)
+        later = jaxcone.advance(program, solver, first, blocks=5)
+        assert int(first.steps) == 6 and int(later.steps) == 21
+    assert len(traces) == 2  # one for the first chunk, one for all others
 
 
 # --- starts, chunks and interruptions -------------------------------------------------------------
 
 
 def test_a_warm_start_takes_fewer_steps():
-    known, solver = drawn("lp", 2), Splitting(tolerance=1e-8)
+    known, solver = drawn("mixed", 20), Splitting(tolerance=1e-8)
     cold = solve(known.program, solver)
     assert cold.solved and int(cold.steps) > 50
     warm = solve(known.program, solver, warm_start=(cold.s, cold.y))
@@ -293,16 +377,17 @@ def test_a_warm_start_takes_fewer_steps():
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_a_warm_start_that_is_not_finite_is_a_cold_start(number):
-    known, solver = drawn("lp", 2), Splitting(tolerance=1e-8)
+    known, solver = drawn("mixed", 20), Splitting(tolerance=1e-8)
     cold = solve(known.program, solver)
-    s, y = jax.tree.map(jnp.array, (cold.s, cold.y))
-    y["a zero"] = y["a zero"].at[0].set(number)
-    chex.assert_trees_all_equal(solve(known.program, solver, warm_start=(s, y)), cold)
+    warm = cold.s, cold.y.at[0].set(number)
+    chex.assert_trees_all_equal(solve(known.program, solver, warm_start=warm), cold)
 
 
 def test_the_same_input_gives_the_same_bits():
-    known = drawn("lp", 2)
-    chex.assert_trees_all_equal(*(solve(known.program, Splitting()) for _ in range(2)))
+    known = drawn("mixed", 2)
+    chex.assert_trees_all_equal(
+        *(solve(known.program, Splitting(tolerance=1e-6)) for _ in range(2))
+    )
 
 
 CHUNKED = Splitting(tolerance=1e-10, memory=0, penalty=0.2, max_steps=600)
@@ -311,7 +396,7 @@ CHUNKED = Splitting(tolerance=1e-10, memory=0, penalty=0.2, max_steps=600)
 @pytest.fixture(scope="module")
 def whole():
     """A program that takes many blocks and changes its penalty on the way, with its solution."""
-    program = drawn("lp", 2).program
+    program = drawn("mixed", 2).program
     solution = solve(program, CHUNKED)
     assert int(solution.steps) >= 300 and float(solution.state.penalty) > 0.2
     return program, solution
@@ -362,7 +447,7 @@ def test_what_ended_stays_as_it_is(whole):
 def assert_running(program, solution):
     """An unfinished solution tells the truth as well."""
     assert solution.status in (Status.running, Status.max_steps)
-    np.testing.assert_allclose(solution.residuals.worst, worst(program, solution), rtol=1e-9)
+    assert_recomputed(program, solution)
 
 
 def test_an_interrupt_in_watch_returns_the_solution_so_far(whole):
@@ -410,39 +495,28 @@ def assert_float32(solution):
     assert {a.dtype for a in floats} == {jnp.dtype("float32")}
 
 
-@pytest.mark.parametrize("start", ["chunks", "warm"])
-def test_float32_stays_float32(start):
-    known = drawn("qp", 1)
-    program = jax.tree.map(lambda a: a.astype(jnp.float32), known.program)
-    if start == "chunks":
-        found = jaxcone.solve_in_chunks(program, Splitting())
-    else:  # NumPy's own dtype is float64; precision is that of the program
-        cones = known.program.cones
-        found = solve(program, Splitting(), warm_start=(cones.split(known.s), cones.split(known.y)))
-    assert found.status == Status.solved
-    assert_float32(found)
-    assert worst(program, found) <= 1.01e-3
-    np.testing.assert_allclose(found.x, known.x, atol=0.02)
-
-
 @pytest.mark.parametrize("kind", [np.float64, np.float32, jnp.asarray])
-def test_settings_of_another_precision_leave_float32_alone(kind):
-    program = jax.tree.map(lambda a: a.astype(jnp.float32), drawn("qp", 1).program)
-    solver = Splitting(
-        tolerance=kind(1e-3), relaxation=kind(1.5), penalty=kind(5.0), memory=0, check_every=10
-    )
-    assert_float32(jax.eval_shape(jaxcone.solve, program, solver))
+def test_settings_and_starts_of_another_precision_leave_float32_alone(kind):
+    known = drawn("mixed", 1)
+    program = jax.tree.map(lambda a: a.astype(jnp.float32), known.program)
+    settings = {"tolerance": 1e-3, "relaxation": 1.5, "penalty": 5.0, "ray_tolerance": 1e-3}
+    solver = Splitting(**{name: kind(value) for name, value in settings.items()}, memory=1)
+    start = known.s, known.y  # NumPy's own float64
+    found = jax.eval_shape(lambda p: jaxcone.solve(p, solver, warm_start=start), program)
+    assert_float32(found)
 
 
 @pytest.mark.parametrize(
     ("name", "values"),
     [
         ("tolerance", [0.0, -1e-3, np.nan, np.inf]),
-        ("max_steps", [0, -1, np.nan, np.inf, 0.5]),
+        ("max_steps", [0, -1, np.nan, np.inf, 0.5, True, None]),
         ("check_every", [0, -1, np.nan, np.inf, 2.5]),
         ("relaxation", [0.0, 2.0, -1.0, np.nan, np.inf]),
         ("memory", [-1, np.nan, np.inf, 1.5]),
-        ("penalty", [0.0, -1.0, np.nan, np.inf]),
+        ("penalty", [0.0, -1.0, np.nan, np.inf, "10"]),
+        ("ray_tolerance", [0.0, -1e-3, np.nan, np.inf]),
+        ("history", [-1, np.nan, np.inf, 1.5]),
     ],
 )
 def test_settings_out_of_range_are_named(name, values):
@@ -453,4 +527,5 @@ def test_settings_out_of_range_are_named(name, values):
 
 def test_settings_at_the_edges_are_taken():
     Splitting(tolerance=1e-300, max_steps=1, check_every=1, relaxation=1e-9, memory=0, penalty=1e-9)
+    Splitting(ray_tolerance=1e-300, history=0)
     Splitting(max_steps=jnp.asarray(10), relaxation=jnp.asarray(1.99), tolerance=jnp.asarray(0.1))

@@ -88,10 +88,6 @@ class LiftedProgram(AbstractConeProgram[LiftedFactor]):
     def solvable(self):
         return True  # Gaussian moments are feasible, and the objective is bounded below by zero
 
-    @property
-    def first_penalty(self):
-        return 10.0
-
     def quadratic(self, x):
         size = self.rows.shape[1]
         block = _dot(self.readout.T, _dot(self.readout, x[:size, size:])) / 2

@@ -25,6 +25,7 @@ from .program import AbstractConeProgram, combine, dot, subtract
 Triple = tuple[PyTree, PyTree, PyTree]
 
 # Up to this many unknowns F' is built as a matrix; beyond, conjugate gradients on F'*F' see it act.
+# Those are not equilibrated: on badly scaled data check the residual that `adjoint` reports.
 LARGEST_DENSE = 4000
 
 
@@ -99,7 +100,8 @@ def adjoint(
     w = _solve(program, x, v, right, transpose=True)
     _, back = jax.vjp(lambda a, b: _conditions(program, a, b), x, v)
     miss = subtract(back(w), right)
-    residual = jnp.sqrt(dot(miss, miss) / jnp.maximum(dot(right, right), 1e-300))
+    size = dot(right, right)
+    residual = jnp.sqrt(dot(miss, miss) / jnp.maximum(size, jnp.finfo(size.dtype).tiny))
     _, pull_program = eqx.filter_vjp(lambda p: _conditions(p, x, v), program)
     (gradient,) = pull_program(jax.tree.map(jnp.negative, w))
     return gradient, residual

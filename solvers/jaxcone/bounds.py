@@ -17,7 +17,7 @@ from jax.core import Tracer
 
 from . import verified
 from .cone_program import ConeProgram
-from .cones import PSD, AbstractCone, Nonnegative, SecondOrder, smat_of_numpy, svec_of_numpy
+from .cones import PSD, AbstractCone, Nonnegative, SecondOrder, Zero, smat_of_numpy, svec_of_numpy
 from .operators import Matrix
 
 
@@ -29,7 +29,7 @@ def safe_dual_bound(program: ConeProgram, y: Any, *, x_bound: Any, z: Any = None
     - `program`: with dense data. Its entries, as float64, count as exact, and P as convex.
     - `y`: shape `(m,)`, any numbers; the dual point of a `Solution` gives a tight bound.
     - `x_bound`: a number r >= 0 such that some optimal x has ||x||_2 <= r, or shape `(n,)` with
-      |x_i| <= x_bound_i. Infinity is allowed, but then costs everything unless the residual is 0.
+      |x_i| <= x_bound_i. Where it is infinite nothing is proven.
     - `z`: shape `(n,)`, near the optimal x, needed for programs with P; zero by default.
 
     **Returns** the bound, rounded down; -inf if nothing is proven.
@@ -43,6 +43,12 @@ def safe_dual_bound(program: ConeProgram, y: Any, *, x_bound: Any, z: Any = None
     y = _exact("y", y, b.shape)
     z = np.zeros_like(c) if z is None else _exact("z", z, c.shape)
     size = _box(x_bound, c.shape)
+    with np.errstate(over="ignore", invalid="ignore"):
+        bound = _bound(program, A, c, b, y, z, size)
+    return -math.inf if math.isnan(bound) else bound
+
+
+def _bound(program, A, c, b, y, z, size) -> float:
     y = np.concatenate([np.zeros(0), *_into_dual(program, y)])
     if not np.all(np.isfinite(y)):
         return -math.inf
@@ -73,10 +79,8 @@ def safe_dual_bound(program: ConeProgram, y: Any, *, x_bound: Any, z: Any = None
 def _largest_product(residual: np.ndarray, size: np.ndarray) -> float:
     """An upper bound on residual'|x| over the ball (one number) or the box."""
     if size.ndim == 0:
-        length = float(verified.vector_norm_bound(residual))
-        return 0.0 if length == 0 else length * float(size) * verified.INFLATION
-    products = np.where(residual == 0, 0.0, residual * np.where(residual == 0, 1.0, size))
-    return float(np.sum(products)) * verified.INFLATION
+        return float(verified.vector_norm_bound(residual)) * float(size) * verified.INFLATION
+    return float(np.sum(residual * size)) * verified.INFLATION
 
 
 def _into_dual(program: ConeProgram, y: np.ndarray) -> list[np.ndarray]:
@@ -96,7 +100,9 @@ def _dual_block(cone: AbstractCone, block: np.ndarray) -> np.ndarray:
         return np.concatenate([[max(float(block[0]), least)], block[1:]])
     if isinstance(cone, PSD):
         return _dual_matrix(block)
-    return block  # the dual of {0} is everything
+    if isinstance(cone, Zero):
+        return block  # the dual of {0} is everything
+    raise ValueError(f"program: no proven way into the dual of {cone!r} is known.")
 
 
 def _dual_matrix(block: np.ndarray) -> np.ndarray:
@@ -120,6 +126,10 @@ def _dual_matrix(block: np.ndarray) -> np.ndarray:
 
 
 def _box(x_bound: Any, shape: tuple[int, ...]) -> np.ndarray:
+    if isinstance(x_bound, Tracer):
+        raise ValueError(
+            "x_bound: bounds are computed on the host; call this outside jit and vmap."
+        )
     size = np.asarray(x_bound, np.float64)
     if size.shape not in ((), shape):
         raise ValueError(f"x_bound: expected a number or shape {shape}, got shape {size.shape}.")

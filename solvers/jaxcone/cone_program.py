@@ -254,10 +254,14 @@ def _diagonalise(P: Any, A: Any) -> Diagonalised:
         return Diagonalised(inverse.T, jnp.ones(n, gram.dtype), ridge)
     curved = dot(dot(inverse, P.entries), inverse.T)
     values, vectors = jnp.linalg.eigh(after((curved + curved.T) / 2, inverse))
-    # A P that is not convex has no minimum here: the NaN becomes the status `nonfinite`.
-    convex = values[0] >= -(float(jnp.finfo(gram.dtype).eps) ** 0.5)
+    basis = dot(inverse.T, vectors)
+    # A P that is not convex has no minimum here: the NaN becomes the status `nonfinite`. In
+    # directions that neither P nor A sees, P is rounding, and the columns of the basis are long.
+    eps = float(jnp.finfo(gram.dtype).eps)
+    rounding = 100 * eps * jnp.trace(P.entries) * jnp.sum(basis**2, axis=0)
+    convex = jnp.all(values >= -(rounding + eps**0.5))
     weights = 1 - jnp.clip(values, 0, 1)
-    return Diagonalised(dot(inverse.T, vectors), jnp.where(convex, weights, jnp.nan), ridge)
+    return Diagonalised(basis, jnp.where(convex, weights, jnp.nan), ridge)
 
 
 def _vector(name: str, value: Any) -> Array:
@@ -275,10 +279,17 @@ def _map(name: str, value: Any, shape: tuple[int, int]) -> AbstractMap:
         found = (value.out_size(), value.in_size())
         if found != shape:
             raise ValueError(f"{name}: expected a map of shape {shape}, got {found}.")
+        for leaf in jax.tree.leaves(value):
+            if eqx.is_array(leaf):
+                _array(name, leaf)
         return Lineax(value)
     if isinstance(value, tuple) and len(value) == 2 and all(callable(f) for f in value):
-        forward = jax.eval_shape(value[0], jax.ShapeDtypeStruct((n,), jnp.result_type(float)))
-        backward = jax.eval_shape(value[1], jax.ShapeDtypeStruct((m,), jnp.result_type(float)))
+        dtype = jnp.result_type(float)
+        try:
+            forward = jax.eval_shape(value[0], jax.ShapeDtypeStruct((n,), dtype))
+            backward = jax.eval_shape(value[1], jax.ShapeDtypeStruct((m,), dtype))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}: the functions fail on {(n,)} and {(m,)}: {error}") from error
         if (forward.shape, backward.shape) != ((m,), (n,)):
             raise ValueError(
                 f"{name}: expected functions onto shapes {(m,)} and {(n,)}, "

@@ -138,7 +138,10 @@ class ProductCone(eqx.Module):
     cones: tuple[AbstractCone, ...] = eqx.field(static=True)
 
     def __init__(self, cones: AbstractCone | Iterable[AbstractCone]):
-        listed = (cones,) if isinstance(cones, AbstractCone) else tuple(cones)
+        try:
+            listed = (cones,) if isinstance(cones, AbstractCone) else tuple(cones)
+        except TypeError:
+            raise ValueError(f"cones: expected a list of cones, got {cones!r}.") from None
         for cone in listed:
             if not isinstance(cone, AbstractCone):
                 raise ValueError(f"cones: expected Zero, Nonnegative, ..., got {cone!r}.")

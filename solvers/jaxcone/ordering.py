@@ -1,5 +1,6 @@
 """An order between computations that have none by their data."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
@@ -13,8 +14,13 @@ def after(tree: PyTree, earlier: PyTree) -> PyTree:
     start at once and, with two threads, wait for ever. So all factorisations of a program stand in
     one line. A NaN in `earlier` spreads.
     """
-    ends = [jnp.ravel(leaf)[0] for leaf in jax.tree.leaves(earlier) if jnp.size(leaf)]
+    arrays = [leaf for leaf in jax.tree.leaves(earlier) if eqx.is_inexact_array(leaf)]
+    ends = [jnp.ravel(leaf)[0] for leaf in arrays if leaf.size]
     if not ends:
         return tree
     token = 0 * jnp.sum(jnp.stack(ends))
-    return jax.tree.map(lambda leaf: leaf + token.astype(jnp.result_type(leaf)), tree)
+
+    def follow(leaf):
+        return leaf + token.astype(leaf.dtype) if eqx.is_inexact_array(leaf) else leaf
+
+    return jax.tree.map(follow, tree)

@@ -88,11 +88,6 @@ class AbstractConeProgram(eqx.Module, Generic[Factor]):
         """Whether program and dual are known to be feasible; then nobody looks for a proof that not."""
         return False
 
-    @property
-    def first_penalty(self) -> float:
-        """A good first penalty for the equilibrated program, if the user names none."""
-        return 3.0
-
     def units(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """What primal and dual residuals are small against; it depends on the data alone.
 

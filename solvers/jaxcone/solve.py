@@ -38,7 +38,7 @@ def solve(
     under a transformation.
     """
     solver = jax.tree.map(jnp.asarray, Splitting() if solver is None else solver)
-    solution = _solve(program, solver, _points(warm_start))
+    solution = _solve(program, solver, _points(program, warm_start))
     if throw:
         _raise_unless_solved(solution)
     return solution
@@ -140,7 +140,7 @@ def advance(
     solver = jax.tree.map(jnp.asarray, Splitting() if solver is None else solver)
     blocks_left = jnp.asarray(blocks)
     if solution is None:
-        state = _first_chunk(program, solver, _points(warm_start), blocks_left)
+        state = _first_chunk(program, solver, _points(program, warm_start), blocks_left)
     else:
         state = _next_chunk(program, solver, solution.state, blocks_left)
     return finish(jax.block_until_ready(state))
@@ -173,7 +173,19 @@ def _running(state: SplittingState):
     return state.status == Status.running
 
 
-def _points(warm_start):
+def _points(program, warm_start):
+    """(s, y) of a warm start, if it fits the program."""
+    if warm_start is None:
+        return None
+    points = warm_start
     if isinstance(warm_start, Solution):
-        return warm_start.s, warm_start.y
-    return warm_start
+        points = warm_start.s, warm_start.y
+    like = jax.eval_shape(program.offset)
+    wanted = jax.tree.map(lambda leaf: leaf.shape, (like, like))
+    try:
+        found = jax.tree.map(jnp.shape, points)
+    except TypeError:
+        found = None
+    if found != wanted:
+        raise ValueError(f"warm_start: expected (s, y) of shapes {wanted}, got {found}.")
+    return points

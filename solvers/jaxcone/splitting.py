@@ -34,8 +34,7 @@ class Splitting(eqx.Module):
     - `check_every`: steps in a block (static).
     - `relaxation`: in (0, 2); above 1 is over-relaxation.
     - `memory`: vectors in Anderson acceleration (static); 0 switches it off.
-    - `penalty`: the first penalty, in the units of the equilibrated program; by default the
-      program's own `first_penalty`.
+    - `penalty`: the first penalty, in the units of the equilibrated program.
     - `adapt_penalty`: whether blocks may change it (static).
     - `ray_tolerance`: on proofs of infeasibility (`infeasibility`); by default 1e-6 in float64, 1e-3
       in float32.
@@ -49,7 +48,7 @@ class Splitting(eqx.Module):
     check_every: int = eqx.field(static=True, default=50)
     relaxation: float | Float[Array, ""] = 1.6
     memory: int = eqx.field(static=True, default=15)
-    penalty: float | Float[Array, ""] | None = None
+    penalty: float | Float[Array, ""] = 10.0
     adapt_penalty: bool = eqx.field(static=True, default=True)
     ray_tolerance: float | Float[Array, ""] | None = None
     history: int = eqx.field(static=True, default=0)
@@ -60,8 +59,7 @@ class Splitting(eqx.Module):
         _require(_whole(self.check_every, 0), "check_every", "a positive integer")
         _require(_inside(self.relaxation, 0, 2), "relaxation", "in (0, 2)")
         _require(_whole(self.memory, -1), "memory", "an integer >= 0")
-        penalty = self.penalty
-        _require(penalty is None or _inside(penalty, 0, jnp.inf), "penalty", "> 0 and finite")
+        _require(_inside(self.penalty, 0, jnp.inf), "penalty", "> 0 and finite")
         rays = self.ray_tolerance
         _require(rays is None or _inside(rays, 0, jnp.inf), "ray_tolerance", "> 0 and finite")
         _require(_whole(self.history, -1), "history", "an integer >= 0")
@@ -70,10 +68,6 @@ class Splitting(eqx.Module):
         """The tolerance in force for arrays of this dtype."""
         default = 1e-6 if dtype == jnp.float64 else 1e-3
         return jnp.asarray(default if self.tolerance is None else self.tolerance, dtype)
-
-    def penalty_for(self, program: AbstractConeProgram, dtype) -> Float[Array, ""]:
-        """The first penalty in force for this program."""
-        return jnp.asarray(program.first_penalty if self.penalty is None else self.penalty, dtype)
 
     def ray_tolerance_for(self, dtype) -> Float[Array, ""]:
         """The tolerance on rays in force for arrays of this dtype."""
@@ -155,7 +149,7 @@ def init(
         )
     s, y = prepared.scaling.scale(*own)
     dtype = jax.tree.leaves(s)[0].dtype
-    penalty = solver.penalty_for(prepared.program, dtype)
+    penalty = jnp.asarray(solver.penalty, dtype)
     point = combine(1, s, -1 / penalty, y)
     flat, _ = ravel_pytree(point)
     zero = jax.tree.map(jnp.zeros_like, prepared.scaled.linear())
@@ -238,7 +232,7 @@ def block(solver: Splitting, prepared: Prepared, state: SplittingState) -> Split
     )
     if not solver.adapt_penalty:
         return following
-    first = solver.penalty_for(prepared.program, flat.dtype)
+    first = jnp.asarray(solver.penalty, flat.dtype)
     return _rebalance(first, following, s, y, found, state.before)
 
 
