@@ -258,8 +258,8 @@ def test_bad_data_are_not_hidden_by_a_good_warm_start():
 # --- many seeds -----------------------------------------------------------------------------------
 
 
-# On one of some two hundred small SDPs (seed 156 where this was measured) Anderson acceleration jumps far
-# off and the limit of steps ends the solve, honestly, with `max_steps`; without it that one is solved.
+# On one of some two hundred small SDPs (seed 156 where this was measured) Anderson acceleration
+# jumps far off and the limit of steps ends the solve; without acceleration that one is solved.
 STALLS = 2
 
 
