@@ -49,7 +49,7 @@ def grow(
     try:
         for done in range(rounds):
             key, draw = jax.random.split(key)
-            padded = _pad(current, width)
+            padded = pad(current, width)
             candidates, prices = best_directions(problem, padded, draw, count=per_round)
             pays = np.asarray(prices) > float(problem.weight_decay) * (1 + tolerance)
             if not pays.any():
@@ -157,7 +157,7 @@ def _directions(network: TwoLayerReLU) -> tuple[np.ndarray, np.ndarray]:
     return first[:, alive] / lengths[alive], strength[alive]
 
 
-def _pad(network: TwoLayerReLU, width: int) -> TwoLayerReLU:
+def pad(network: TwoLayerReLU, width: int) -> TwoLayerReLU:
     """The network with zero neurons up to `width`: one shape, one compilation."""
     room = max(width - network.width, 0)
     first = jnp.pad(jnp.asarray(network.first_layer), ((0, 0), (0, room)))

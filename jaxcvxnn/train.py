@@ -17,7 +17,7 @@ from jaxcone import Solution, Splitting, Status, advance
 
 from .certificate import Certificate, certify_reduced
 from .checkpoint import load_solution, save_solution
-from .insertion import grow
+from .insertion import grow, pad
 from .networks import TwoLayerReLU
 from .polish import polish as polish_network, prune
 from .problem import TrainingProblem
@@ -146,35 +146,82 @@ def train(
     """
     if program not in ("auto", "lifted"):
         raise ValueError(f'program must be "auto" or "lifted"; got {program!r}.')
+    check_limits(width, time_limit)
+    problem = TrainingProblem(X, Y, weight_decay, bias=bias)
+    with jax.enable_x64(True):
+        clock = Clock(time_limit)
+        reduction = reduce(in_float64(problem))
+        return Run(problem, reduction, clock, int(width), seed, progress)(
+            solver, polish=polish, checkpoint=checkpoint
+        )
+
+
+def check_limits(width: Any, time_limit: Any) -> None:
+    """Raise a `ValueError` for a width that is no positive integer, or no positive seconds."""
     if isinstance(width, bool) or not isinstance(width, int | np.integer) or width < 1:
         raise ValueError(f"width must be a positive integer; got {width!r}.")
     timed = isinstance(time_limit, int | float | np.number)
     if time_limit is not None and not (timed and time_limit > 0):
         raise ValueError(f"time_limit must be positive seconds or None; got {time_limit!r}.")
-    problem = TrainingProblem(X, Y, weight_decay, bias=bias)
-    with jax.enable_x64(True):
-        return _Run(problem, solver, int(width), polish, seed, progress, time_limit, checkpoint)()
 
 
 @dataclasses.dataclass
-class _Run:
-    """One call of `train`: what is known so far, and the stages in order."""
+class Clock:
+    """When to end: a time limit in seconds, and Ctrl-C. `stopped` says which of them it was.
+
+    `seconds` is what each stage has taken.
+    """
+
+    limit: float | None = None
+    started: float = dataclasses.field(default_factory=time.monotonic)
+    stopped: str = ""
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def over(self, share: float = 1.0) -> bool:
+        """Whether to end: after Ctrl-C, or when this share of the time limit is used up."""
+        late = self.used > share
+        if not self.stopped and late and share == 1.0:
+            self.stopped = "time_limit"
+        return late or bool(self.stopped)
+
+    @property
+    def used(self) -> float:
+        """The share of the time limit that is used up; 0 without a limit."""
+        return 0.0 if self.limit is None else (time.monotonic() - self.started) / self.limit
+
+    def interruptible(self, work: Callable[[], Any]) -> Any:
+        """What `work` returns, or None after a Ctrl-C."""
+        try:
+            return work()
+        except KeyboardInterrupt:
+            self.stopped = "interrupted"
+            return None
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what is inside, and let a Ctrl-C end it."""
+        begun = time.monotonic()
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.stopped = "interrupted"
+        finally:
+            self.seconds[name] = time.monotonic() - begun
+
+
+@dataclasses.dataclass
+class Run:
+    """The training of one problem: what is known so far, and the stages, to be called in order."""
 
     problem: TrainingProblem
-    solver: Splitting | None
+    reduction: Reduction
+    clock: Clock
     width: int
-    wants_polish: bool
     seed: int
     progress: Callable[[Progress], None] | None
-    time_limit: float | None
-    checkpoint: str | Path | None
 
     def __post_init__(self):
-        self.started = time.monotonic()
-        self.seconds: dict[str, float] = {}
-        self.stopped = ""
-        self.exact = _in_float64(self.problem)
-        self.reduction: Reduction = reduce(self.exact)
+        self.exact = in_float64(self.problem)
         dtype = self.problem.X.dtype
         self.data = jax.tree.map(lambda a: jnp.asarray(a, dtype), self.reduction.data)
         features = self.problem.X.shape[1], self.problem.Y.shape[1]
@@ -187,77 +234,87 @@ class _Run:
             self.reduction, nothing, np.zeros((rows, rows)), repair=False
         )
         self.solution: LiftedSolution | None = None
+        self.leader: Candidate | None = None
 
-    def __call__(self) -> TrainingResult:
+    def __call__(
+        self, solver: Splitting | None, *, polish: bool, checkpoint: str | Path | None
+    ) -> TrainingResult:
         status, message = "solved", "nothing to fit; the zero network is optimal"
-        if np.any(self.reduction.data.targets) and self.reduction.data.pairs:
-            with self._stage("solve"):
-                status = self._solve()
+        if self.has_work:
+            with self.clock.stage("solve"):
+                status = self.solve(self._candidates(solver, checkpoint), checkpoint=checkpoint)
             if self.solution is not None:
-                with self._stage("round"):
-                    self._round(self.solution)
-            if self.wants_polish:
-                with self._stage("polish"):
-                    self._polish()
-            if self.stopped != "interrupted":
-                with self._stage("certify"):
-                    self._certify()
+                with self.clock.stage("round"):
+                    self.round(self.solution)
+            if polish:
+                with self.clock.stage("polish"):
+                    self.polish()
+            if self.clock.stopped != "interrupted":
+                with self.clock.stage("certify"):
+                    self.certify()
             message = self._describe(status)
         return TrainingResult(
             network=jax.tree.map(np.asarray, self.network),
             upper_bound=self.upper,
             lower_bound=self.certificate.lower_bound,
             rounded_objective=self.rounded,
-            status=self.stopped or status,
+            status=self.clock.stopped or status,
             program="lifted",
             message=message,
             problem=self.problem,
             certificate=self.certificate,
             solution=self.solution,
-            seconds=self.seconds,
+            seconds=self.clock.seconds,
         )
 
-    def _solve(self) -> str:
-        """Advance all candidates in turn, dropping those that fall behind or stop gaining."""
+    @property
+    def has_work(self) -> bool:
+        """Whether any network could fit anything."""
+        return bool(np.any(self.reduction.data.targets)) and self.reduction.data.pairs > 0
+
+    def solve(
+        self,
+        racing: list["Candidate"],
+        *,
+        share: float = SOLVE_SHARE,
+        checkpoint: str | Path | None = None,
+    ) -> str:
+        """Advance all candidates in turn, dropping those that fall behind or stop gaining.
+
+        Ends when this share of the time limit is used up at the latest; returns the status.
+        """
         cone_program = lifted_program(self.data)
-        racing = self._candidates(cone_program)
         everyone, best, status, turns = list(racing), -math.inf, "stalled", 0
-        while racing and not self._over(SOLVE_SHARE):
+        while racing and not self.clock.over(share):
             for candidate in list(racing):
-                found = self._interruptible(lambda c=candidate: c.advance(cone_program))
+                found = self.clock.interruptible(lambda c=candidate: c.advance(cone_program))
                 if found is None:
                     return status
                 bound = self._learn(cone_program, found, best)
                 candidate.judge(bound)
                 if bound > best or turns == 0:
                     best, status = max(bound, best), _name(found.status)
-                    if self.checkpoint is not None:
-                        save_solution(self.checkpoint, self.exact, candidate.solver, found)
+                    self.leader = candidate
+                    if checkpoint is not None:
+                        save_solution(checkpoint, self.exact, candidate.solver, found)
                 turns += 1
                 if found.status != Status.running or candidate.stale >= PATIENCE:
                     racing.remove(candidate)
                 done = sum(c.steps for c in everyone)
                 left = sum(c.total - c.steps for c in racing)
                 self._report("solve", done, done + left)
-                if self._over(SOLVE_SHARE):
+                if self.clock.over(share):
                     break
             racing = [c for c in racing if not c.behind(best)]
         return ("time_limit" if racing else "stalled") if status == "running" else status
 
-    def _candidates(self, cone_program: LiftedProgram) -> list["_Candidate"]:
-        if self.checkpoint is not None and Path(self.checkpoint).exists():
-            solver, found = load_solution(self.checkpoint, self.exact, cone_program)
-            return [_Candidate(self.solver or solver, found)]
-        if self.solver is not None:
-            return [_Candidate(self.solver)]
-        return [
-            _Candidate(
-                Splitting(
-                    penalty=penalty, max_steps=DEFAULT_STEPS, tolerance=1e-6, adapt_penalty=False
-                )
-            )
-            for penalty in CANDIDATE_PENALTIES
-        ]
+    def _candidates(
+        self, solver: Splitting | None, checkpoint: str | Path | None
+    ) -> list["Candidate"]:
+        if checkpoint is not None and Path(checkpoint).exists():
+            saved, found = load_solution(checkpoint, self.exact, lifted_program(self.data))
+            return [Candidate(solver or saved, found)]
+        return candidates(solver)
 
     def _learn(self, cone_program: LiftedProgram, found: Solution, best: float) -> float:
         """The certified bound from this solution; both are kept if it is better than `best`."""
@@ -275,7 +332,8 @@ class _Run:
             self.certificate = candidate
         return candidate.lower_bound
 
-    def _round(self, solution: LiftedSolution) -> None:
+    def round(self, solution: LiftedSolution) -> None:
+        """Offer the networks that the solution's moments round to."""
         moments = np.asarray(solution.moments, np.float64)
         if not np.all(np.isfinite(moments)):
             return
@@ -283,64 +341,64 @@ class _Run:
         features = jnp.asarray(self.exact.features)
         objectives = []
         # Out of time, only the step that is sure to give a network.
-        steps = ROUNDING_STEPS[-1:] if self._over() else ROUNDING_STEPS
+        steps = ROUNDING_STEPS[-1:] if self.clock.over() else ROUNDING_STEPS
         for index, step in enumerate(steps):
-            network = self._interruptible(
+            network = self.clock.interruptible(
                 lambda step=step: round_moments(
                     full, features, width=self.width, bias=self.problem.bias, relative_step=step
                 )
             )
             if network is not None:
-                self._offer(network)
+                self.offer(network)
                 objectives.append(float(self.exact.objective(network)))
             self._report("round", index + 1, len(steps))
         self.rounded = min((o for o in objectives if math.isfinite(o)), default=self.rounded)
 
-    def _polish(self) -> None:
-        """Grow and descend in turns while that pays."""
+    def polish(self, *, share: float = 1.0) -> None:
+        """Grow and descend in turns while that pays, until this share of the time is used up."""
         key = jax.random.key(self.seed)
-        start = prune(self.network)
+        # One width throughout: each is compiled afresh.
+        start = pad(prune(self.network), self.width)
         for cycle in range(POLISH_CYCLES):
-            if self._over():
+            if self.clock.over(share):
                 break
             before = self.upper
             key, draw = jax.random.split(key)
-            self._interruptible(
-                lambda start=start, draw=draw, cycle=cycle: grow(
+
+            def watch(network, part, cycle=cycle):
+                self.offer(network)
+                self._report("polish", round(100 * (cycle + part) / POLISH_CYCLES), 100)
+                return self.clock.over(share)
+
+            self.clock.interruptible(
+                lambda start=start, draw=draw, watch=watch: grow(
                     self.exact,
                     start,
                     draw,
                     width=self.width,
                     catch_interrupt=False,
-                    watch=lambda network, _, done: self._polished(network, cycle, done / 80),
+                    watch=lambda network, _, done: watch(network, done / 80),
                 )
             )
-            if self._over():
+            if self.clock.over(share):
                 break
-            best = self.network
-            self._interruptible(
-                lambda best=best, cycle=cycle: polish_network(
+            best = pad(self.network, self.width)
+            self.clock.interruptible(
+                lambda best=best, watch=watch: polish_network(
                     self.exact,
                     best,
                     catch_interrupt=False,
-                    watch=lambda network, _, step, of: self._polished(
-                        network, cycle, 0.5 + step / of / 2
-                    ),
+                    watch=lambda network, _, step, of: watch(network, 0.5 + step / of / 2),
                 )
             )
-            start = prune(self.network, threshold=1e-6)
+            start = pad(prune(self.network, threshold=1e-6), self.width)
             if before - self.upper < POLISH_GAIN * self.upper:
                 break
         self._report("polish", 100, 100)
         pruned = prune(self.network, threshold=1e-9)
-        self._offer(pruned, at_least_as_good=True)
+        self.offer(pruned, at_least_as_good=True)
 
-    def _polished(self, network: TwoLayerReLU, cycle: int, part: float) -> bool:
-        self._offer(network)
-        self._report("polish", round(100 * (cycle + part) / POLISH_CYCLES), 100)
-        return self._over()
-
-    def _certify(self) -> None:
+    def certify(self) -> None:
         """A last attempt with the residual of the network itself in place of the solver's."""
         multipliers = np.asarray(self.certificate.multipliers)
         network_residual = np.asarray(self.network.predict(self.exact.X)) - self.exact.Y
@@ -351,7 +409,7 @@ class _Run:
             self.certificate = dataclasses.replace(candidate, dual_objective=solver_value)
         self._report("certify", 1, 1)
 
-    def _offer(self, network: TwoLayerReLU, *, at_least_as_good: bool = False) -> None:
+    def offer(self, network: TwoLayerReLU, *, at_least_as_good: bool = False) -> None:
         objective = float(self.exact.objective(network))
         if objective < self.upper or (at_least_as_good and objective == self.upper):
             self.network, self.upper = network, objective
@@ -361,7 +419,7 @@ class _Run:
         steps = 0 if self.solution is None else int(self.solution.steps)
         return (
             f"{data.pairs} directions of rank {data.rank}, {steps} splitting steps "
-            f"({self.stopped or status})"
+            f"({self.clock.stopped or status})"
         )
 
     def _report(self, stage: str, step: int, total: int) -> None:
@@ -369,38 +427,17 @@ class _Run:
             bounds = self.certificate.lower_bound, self.upper
             self.progress(Progress(stage, min(step, total), total, *bounds))
 
-    def _over(self, share: float = 1.0) -> bool:
-        """Whether to end: after Ctrl-C, or when this share of the time limit is used up."""
-        limit = math.inf if self.time_limit is None else share * self.time_limit
-        late = time.monotonic() - self.started > limit
-        if not self.stopped and late and share == 1.0:
-            self.stopped = "time_limit"
-        return late or bool(self.stopped)
-
-    def _interruptible(self, work: Callable[[], Any]) -> Any:
-        try:
-            return work()
-        except KeyboardInterrupt:
-            self.stopped = "interrupted"
-            return None
-
-    @contextlib.contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
-        begun = time.monotonic()
-        try:
-            yield
-        except KeyboardInterrupt:
-            self.stopped = "interrupted"
-        finally:
-            self.seconds[name] = time.monotonic() - begun
-
 
 @dataclasses.dataclass
-class _Candidate:
-    """One setting of the solver in the race, with its state and its record."""
+class Candidate:
+    """One setting of the solver in the race, with its state and its record.
+
+    `start` is an (s, y) to begin at, for instance the solution at another weight decay.
+    """
 
     solver: Splitting
     found: Solution | None = None
+    start: Any = None
     bound: float = -math.inf
     stale: int = 0
     turns: int = 0
@@ -417,7 +454,9 @@ class _Candidate:
         # A certificate costs as much as some hundred steps: later ones come half as often.
         steps = CHUNK_STEPS if self.turns < 2 else 2 * CHUNK_STEPS
         blocks = max(steps // self.solver.check_every, 1)
-        self.found = advance(cone_program, self.solver, self.found, blocks=blocks)
+        self.found = advance(
+            cone_program, self.solver, self.found, warm_start=self.start, blocks=blocks
+        )
         self.turns += 1
         return self.found
 
@@ -430,7 +469,18 @@ class _Candidate:
         return self.turns >= 2 and self.bound < BEHIND * best
 
 
-def _in_float64(problem: TrainingProblem) -> TrainingProblem:
+def candidates(solver: Splitting | None, start: Any = None) -> list[Candidate]:
+    """Those that race: these settings alone, or all candidate penalties."""
+    if solver is not None:
+        return [Candidate(solver, start=start)]
+    settings = {"max_steps": DEFAULT_STEPS, "tolerance": 1e-6, "adapt_penalty": False}
+    return [
+        Candidate(Splitting(penalty=penalty, **settings), start=start)
+        for penalty in CANDIDATE_PENALTIES
+    ]
+
+
+def in_float64(problem: TrainingProblem) -> TrainingProblem:
     """The same problem for exact evaluation: every float32 is a float64."""
     return jax.tree.map(lambda a: np.asarray(a, np.float64), problem)
 
