@@ -6,7 +6,17 @@ from .certificate import (
     certify_reduced as certify_reduced,
 )
 from .networks import TwoLayerReLU as TwoLayerReLU
-from .polish import balance as balance, polish as polish, prune as prune
+from .path import (
+    PathPoint as PathPoint,
+    RegularizationPath as RegularizationPath,
+    path as path,
+)
+from .polish import (
+    balance as balance,
+    merge as merge,
+    polish as polish,
+    prune as prune,
+)
 from .problem import TrainingProblem as TrainingProblem
 from .programs.lifted import LiftedData as LiftedData, LiftedProgram as LiftedProgram
 from .reduction import (

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .networks import TwoLayerReLU
+from .networks import TwoLayerReLU, from_first_layer
 from .problem import TrainingProblem
 
 
@@ -34,6 +34,36 @@ def prune(network: TwoLayerReLU, *, threshold: float = 0.0) -> TwoLayerReLU:
     keep = strength > threshold * strength.max(initial=0.0)
     bias = None if network.b is None else np.asarray(network.b)[keep]
     return TwoLayerReLU(np.asarray(network.U)[:, keep], np.asarray(network.V)[keep], bias)
+
+
+def merge(network: TwoLayerReLU, *, tolerance: float = 1e-6) -> TwoLayerReLU:
+    """Each group of neurons that are parallel in both layers made one. Host only.
+
+    Parallel means 1 - cosine <= `tolerance`, to the strongest neuron of the group. Exactly parallel
+    neurons merge without changing the function, and a merged one never weighs more:
+    |sum_j w_j u_j| |sum_j w_j v_j| / sum_j w_j <= sum_j w_j for unit u_j, v_j. Between neurons that
+    share their activation pattern the change of the function is of second order in their angles.
+    """
+    first, second = np.asarray(network.first_layer), np.asarray(network.V)
+    lengths = np.linalg.norm(first, axis=0), np.linalg.norm(second, axis=1)
+    strength = lengths[0] * lengths[1]
+    order = np.argsort(-strength, kind="stable")
+    order = order[strength[order] > 0]
+    strength = strength[order]
+    first, second = first[:, order] / lengths[0][order], second[order] / lengths[1][order, None]
+    weights, outputs = np.zeros((0, len(first))), np.zeros((0, second.shape[1]))
+    free = np.ones(len(order), bool)
+    while free.any():
+        strongest = int(np.argmax(free))
+        cosines = np.minimum(first.T @ first[:, strongest], second @ second[strongest])
+        group = free & (cosines >= 1 - tolerance)
+        group[strongest] = True  # its cosine may be rounded below 1 - tolerance
+        free &= ~group
+        u, v = first[:, group] @ strength[group], strength[group] @ second[group]
+        size = np.sqrt(np.linalg.norm(u) * np.linalg.norm(v) / strength[group].sum())
+        weights = np.vstack([weights, u * (size / np.linalg.norm(u))])
+        outputs = np.vstack([outputs, v * (size / np.linalg.norm(v))])
+    return from_first_layer(weights.T, outputs, bias=network.b is not None)
 
 
 # L-BFGS stalls at the kinks of ReLU; Adam with small falling steps slides along them, and L-BFGS

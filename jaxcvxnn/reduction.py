@@ -33,6 +33,13 @@ class Reduction(eqx.Module):
     lengths: Float[np.ndarray, " n"]
     loss_rows: Int[np.ndarray, " n"]  # the row of `data.readout` that sample i went to; -1 if none
 
+    def at(self, weight_decay: float) -> "Reduction":
+        """The same data at another weight decay, on which nothing else here depends."""
+        value = np.asarray(weight_decay, np.float64)
+        return eqx.tree_at(
+            lambda r: (r.problem.weight_decay, r.data.weight_decay), self, (value, value)
+        )
+
     @property
     def lift(self) -> Float[np.ndarray, "p q_plus_c"]:
         """T with (alpha, omega, u, v) = T (z, v'): from reduced to full coordinates.

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcvxnn import TrainingProblem, TwoLayerReLU, polish
+from jaxcvxnn import TrainingProblem, TwoLayerReLU, merge, polish
 from jaxcvxnn.insertion import best_directions, grow, refit
 from jaxcvxnn.polish import SCHEDULE
 
@@ -236,3 +236,50 @@ def test_without_64_bits(rng):
         better = polish(problem, start)
         assert better.U.dtype == jnp.float32
         assert float(problem.objective(better)) <= before
+
+
+# ----------------------------------------------------------------------
+# Merging
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_merge_makes_parallel_neurons_one(rng, bias):
+    U, V, b = rng.standard_normal((D, 3)), rng.standard_normal((3, 2)), rng.standard_normal(3)
+    scale = np.array([1, 2, 1, 0.5, 3])
+    copies = [0, 1, 0, 2, 0]
+    network = TwoLayerReLU(
+        U[:, copies] * scale, V[copies] * scale[::-1, None], b[copies] * scale if bias else None
+    )
+    merged = merge(network)
+    assert merged.width == 3 and (merged.b is not None) == bias
+    X = rng.standard_normal((20, D))
+    np.testing.assert_allclose(merged.predict(X), network.predict(X), rtol=1e-12, atol=1e-12)
+    assert float(merged.squared_norm) < float(network.squared_norm)
+    first, second = np.asarray(merged.first_layer), np.asarray(merged.V)
+    lengths = np.linalg.norm(first, axis=0)
+    np.testing.assert_allclose(lengths, np.linalg.norm(second, axis=1), rtol=1e-12)
+
+
+def test_merge_never_adds_weight_and_errs_by_the_angle_squared(rng):
+    u, v = rng.standard_normal(D), rng.standard_normal(C)
+    X = rng.standard_normal((50, D))
+    X = X[np.abs(X @ u) > 0.1 * np.linalg.norm(u)]  # the pattern is shared
+    errors = []
+    for angle in (1e-2, 1e-3):
+        tilt = angle * rng.standard_normal((D, 4))
+        network = TwoLayerReLU(u[:, None] + tilt, v + angle * rng.standard_normal((4, C)))
+        merged = merge(network, tolerance=1e-2)
+        assert merged.width == 1
+        assert float(merged.squared_norm) <= float(network.squared_norm)
+        errors.append(np.max(np.abs(merged.predict(X) - network.predict(X))))
+    assert errors[0] < 1e-2 and errors[1] < 1e-4
+
+
+def test_merge_keeps_what_differs_in_one_layer_only():
+    opposite = TwoLayerReLU(np.ones((D, 2)), np.array([[1.0], [-1.0]]))
+    assert merge(opposite).width == 2
+    turned = TwoLayerReLU(np.eye(2), np.ones((2, 1)))
+    assert merge(turned).width == 2
+    assert merge(turned, tolerance=0.0).width == 2
+    dead = TwoLayerReLU(np.zeros((D, 2)), np.ones((2, C)))
+    assert merge(dead).width == merge(nothing()).width == 0

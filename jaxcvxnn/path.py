@@ -1,0 +1,402 @@
+"""`path`: one data set at many weight decays, where each network and each bound helps the others.
+
+The optimum p*(weight decay) is a minimum of affine functions, one per network: it is concave,
+nondecreasing and nonnegative. So every network is an upper bound at every weight decay, and lower
+bounds at some weight decays prove bounds between and beyond them. See docs/math.md, "The
+regularisation path".
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxcone import Splitting, verified
+
+from .certificate import Certificate
+from .networks import TwoLayerReLU
+from .polish import merge, prune
+from .problem import TrainingProblem
+from .programs.lifted import lifted_program
+from .reduction import reduce
+from .train import (
+    SOLVE_SHARE,
+    Candidate,
+    Clock,
+    Progress,
+    Run,
+    candidates,
+    check_limits,
+    in_float64,
+)
+
+# Of a polished network's objective, the part that fewer neurons may cost, and the angles (1 - cosine)
+# up to which neurons are merged, which are also the parts of the strongest that are dropped.
+SIMPLER = 1e-6
+TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
+
+
+class PathPoint(eqx.Module):
+    """One weight decay of a path: a network and a proof of how good it is.
+
+    `upper_bound` is the objective of `network`; no network of any width has an objective below
+    `lower_bound` at this weight decay. `certificate` is this point's own; `lower_bound` is larger
+    than its bound where the other certificates of the path prove more. `status` is that of the
+    solve (see `TrainingResult`), or `time_limit` or `interrupted` where the work on this point was
+    cut short or not begun; both bounds hold whatever it says. `steps` are the solver's.
+    """
+
+    weight_decay: float
+    network: TwoLayerReLU
+    upper_bound: float
+    lower_bound: float
+    status: str
+    steps: int
+    certificate: Certificate
+
+    @property
+    def relative_gap(self) -> float:
+        """(upper_bound - lower_bound) / |upper_bound|."""
+        tiny = np.finfo(float).tiny
+        return (self.upper_bound - self.lower_bound) / max(abs(self.upper_bound), tiny)
+
+    @property
+    def effective_width(self) -> int:
+        """Neurons of `network`, which has been pruned."""
+        return self.network.width
+
+
+class RegularizationPath(eqx.Module):
+    """What `path` returns: `points`, one per weight decay, in the order in which these were given.
+
+    `path[i]`, `len(path)` and iteration give the points; the properties below give one quantity for
+    all of them, shape (k,). Lower and upper bounds are nondecreasing in the weight decay. `seconds`
+    is the time per stage.
+    """
+
+    problem: TrainingProblem
+    points: tuple[PathPoint, ...]
+    seconds: dict[str, float]
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, index: int) -> PathPoint:
+        return self.points[index]
+
+    def __iter__(self) -> Iterator[PathPoint]:
+        return iter(self.points)
+
+    @property
+    def networks(self) -> tuple[TwoLayerReLU, ...]:
+        """The network of each point."""
+        return tuple(point.network for point in self.points)
+
+    @property
+    def statuses(self) -> tuple[str, ...]:
+        """The status of each point."""
+        return tuple(point.status for point in self.points)
+
+    @property
+    def weight_decays(self) -> Float[np.ndarray, " k"]:
+        """As given, in the precision of the data."""
+        return np.array([point.weight_decay for point in self.points])
+
+    @property
+    def upper_bounds(self) -> Float[np.ndarray, " k"]:
+        """The objectives of the networks."""
+        return np.array([point.upper_bound for point in self.points])
+
+    @property
+    def lower_bounds(self) -> Float[np.ndarray, " k"]:
+        """Certified: no network is below them."""
+        return np.array([point.lower_bound for point in self.points])
+
+    @property
+    def relative_gaps(self) -> Float[np.ndarray, " k"]:
+        """(upper - lower) / |upper|."""
+        return np.array([point.relative_gap for point in self.points])
+
+    @property
+    def effective_widths(self) -> Int[np.ndarray, " k"]:
+        """Neurons of the networks."""
+        return np.array([point.effective_width for point in self.points])
+
+    def __str__(self) -> str:
+        head = ("weight decay", "lower bound", "upper bound", "gap", "neurons", "steps", "status")
+        rows = [
+            (
+                f"{point.weight_decay:.6g}",
+                f"{point.lower_bound:.6g}",
+                f"{point.upper_bound:.6g}",
+                f"{100 * point.relative_gap:.2f} %",
+                str(point.effective_width),
+                str(point.steps),
+                point.status,
+            )
+            for point in self.points
+        ]
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        return "\n".join(
+            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+            for row in (head, *rows)
+        )
+
+
+def path(
+    problem: TrainingProblem,
+    weight_decays: Any,
+    *,
+    solver: Splitting | None = None,
+    width: int = 300,
+    polish: bool = True,
+    seed: int = 0,
+    progress: Callable[[Progress], None] | None = None,
+    time_limit: float | None = None,
+) -> RegularizationPath:
+    """Train at many weight decays, with bounds on the global optimum at each of them.
+
+    The data are reduced once. From large to small weight decay, the relaxation is solved from the
+    solution before it and rounded; then each network is improved as by `train`, and once more from
+    the network before it. In the end every point gets the best of all networks, and the best bound
+    that all certificates prove together.
+
+    **Arguments:**
+
+    - `problem`: the data; its own weight decay plays no part.
+    - `weight_decays`: positive numbers, shape (k,), in any order.
+    - `solver`: settings of the splitting method; by default the penalty is chosen by trial at the
+      first weight decay.
+    - `width`, `polish`, `seed`: see `train`.
+    - `progress`: called with a `Progress` after each chunk of work; its stage names the weight decay
+      too, as in "solve 0.1", and its bounds are those of this weight decay by itself.
+    - `time_limit`: seconds, shared out evenly. Points that were not reached in time have the best
+      network and the bound that the others give them: the zero network, at worst, and zero.
+
+    Ctrl-C ends the work in the same way as the time limit.
+
+    **Raises** a `ValueError` for weight decays that are not a 1-D sequence of positive finite
+    numbers, and for bad settings.
+    """
+    if not isinstance(problem, TrainingProblem):
+        raise ValueError(f"problem must be a TrainingProblem; got a {type(problem).__name__}.")
+    check_limits(width, time_limit)
+    values = _checked(weight_decays, problem)
+    with jax.enable_x64(True):
+        # Equal weight decays are one point of the path.
+        distinct, places = np.unique(values, return_inverse=True)
+        clock = Clock(time_limit)
+        descending = _Path(problem, distinct[::-1].tolist(), clock, int(width), seed, progress)
+        points = descending(solver, polish=polish)[::-1]
+    return RegularizationPath(problem, tuple(points[place] for place in places), clock.seconds)
+
+
+def simplify(problem: TrainingProblem, network: TwoLayerReLU) -> TwoLayerReLU:
+    """The network with parallel neurons merged and weak ones dropped, as far as this costs at most
+    `SIMPLER` of the objective."""
+    limit = (1 + SIMPLER) * float(problem.objective(network))
+    for tolerance in TOLERANCES:
+        simpler = prune(merge(network, tolerance=tolerance), threshold=tolerance)
+        if float(problem.objective(simpler)) <= limit:
+            return simpler
+    return prune(network)
+
+
+def transfer(
+    weight_decays: Sequence[float] | np.ndarray, lower_bounds: Sequence[float] | np.ndarray
+) -> list[float]:
+    """What lower bounds at some weight decays (k,) prove at these weight decays; never less.
+
+    p* is concave and nondecreasing, and nonnegative at zero: at least the least function of this kind
+    above the given bounds. Evaluated exactly and rounded down, so it is nondecreasing too.
+    """
+    points = sorted(zip(map(Fraction, weight_decays), map(Fraction, lower_bounds), strict=True))
+    hull = [(Fraction(0), Fraction(0))]
+    for weight_decay, bound in points:
+        # A larger weight decay only adds to every objective.
+        corner = weight_decay, max(bound, hull[-1][1])
+        while hull[-1][0] == weight_decay or (
+            len(hull) > 1 and _chord(hull[-2], corner, hull[-1][0]) >= hull[-1][1]
+        ):
+            hull.pop()
+        hull.append(corner)
+    proven = []
+    for weight_decay in map(Fraction, weight_decays):
+        after = next(i for i, (position, _) in enumerate(hull) if position >= weight_decay)
+        proven.append(_rounded_down(_chord(hull[after - 1], hull[after], weight_decay)))
+    return proven
+
+
+def _chord(
+    left: tuple[Fraction, Fraction], right: tuple[Fraction, Fraction], position: Fraction
+) -> Fraction:
+    """The height at `position` of the line through two points."""
+    slope = (right[1] - left[1]) / (right[0] - left[0])
+    return left[1] + slope * (position - left[0])
+
+
+def _rounded_down(value: Fraction) -> float:
+    nearest = float(value)
+    return nearest if Fraction(nearest) <= value else verified.below(nearest)
+
+
+def _checked(weight_decays: Any, problem: TrainingProblem) -> Float[np.ndarray, " k"]:
+    """The weight decays in the precision of the data, as float64."""
+    expected = "weight_decays must be a 1-D sequence of positive finite numbers"
+    try:
+        given = np.asarray(weight_decays)
+    except (TypeError, ValueError):
+        raise ValueError(f"{expected}; got {weight_decays!r}.") from None
+    if given.ndim != 1 or given.size == 0:
+        raise ValueError(f"{expected}; got an array of shape {given.shape}.")
+    if given.dtype.kind not in "iuf":
+        raise ValueError(f"{expected}; got entries of type {given.dtype}.")
+    with np.errstate(over="ignore", under="ignore"):
+        values = given.astype(problem.X.dtype).astype(np.float64)
+    bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+    if bad.size:
+        raise ValueError(f"{expected}; entry {bad[0]} is {given[bad[0]]}.")
+    return values
+
+
+@dataclasses.dataclass
+class _Path:
+    """One call of `path`: a run per weight decay, largest first, and the stages in order."""
+
+    problem: TrainingProblem
+    weight_decays: list[float]
+    clock: Clock
+    width: int
+    seed: int
+    progress: Callable[[Progress], None] | None
+
+    def __post_init__(self):
+        reduction = reduce(in_float64(self.problem))
+        dtype = self.problem.X.dtype
+        self.runs = [
+            Run(
+                eqx.tree_at(lambda p: p.weight_decay, self.problem, np.asarray(value, dtype)),
+                reduction.at(value),
+                self.clock,
+                self.width,
+                self.seed,
+                self._named(value),
+            )
+            for value in self.weight_decays
+        ]
+        self.statuses = [""] * len(self.runs)
+        self.steps = [0] * len(self.runs)
+
+    def __call__(self, solver: Splitting | None, *, polish: bool) -> list[PathPoint]:
+        if self.runs[0].has_work:
+            with self.clock.stage("solve"):
+                self._solve(solver)
+            if polish:
+                with self.clock.stage("polish"):
+                    self._polish()
+            with self.clock.stage("certify"):
+                self._exchange()
+                for run, steps in zip(self.runs, self.steps, strict=True):
+                    if steps and self.clock.stopped != "interrupted":
+                        run.certify()
+        else:
+            self.statuses = ["solved"] * len(self.runs)
+        bounds = transfer(self.weight_decays, [run.certificate.lower_bound for run in self.runs])
+        return [
+            PathPoint(
+                weight_decay=weight_decay,
+                network=jax.tree.map(np.asarray, run.network),
+                upper_bound=run.upper,
+                lower_bound=bound,
+                status=status or self.clock.stopped or "time_limit",
+                steps=steps,
+                certificate=run.certificate,
+            )
+            for weight_decay, run, bound, status, steps in zip(
+                self.weight_decays, self.runs, bounds, self.statuses, self.steps, strict=True
+            )
+        ]
+
+    def _solve(self, solver: Splitting | None) -> None:
+        """Solve and round one after the other; a solver's state is kept only until the next."""
+        last: Run | None = None
+        for index, run in enumerate(self.runs):
+            status = run.solve(_racing(solver, last, run), share=self._share(index, SOLVE_SHARE))
+            if run.leader is None or run.solution is None:
+                continue
+            self.steps[index] = run.leader.steps
+            if not self.clock.stopped:
+                self.statuses[index] = status
+            with _simplifying(run):
+                run.round(run.solution)
+            run.solution = None
+            if last is not None:
+                last.leader = None
+            last = run
+
+    def _polish(self) -> None:
+        """Polish one after the other, each from the better of its own network and the one before."""
+        before: Run | None = None
+        solved, self.statuses = self.statuses, [""] * len(self.runs)
+        for index, run in enumerate(self.runs):
+            share = self._share(index, 1.0)
+            if before is not None:
+                run.offer(before.network)
+            with _simplifying(run):
+                run.polish(share=share)
+            if not self.clock.over(share):
+                self.statuses[index] = solved[index]
+            before = run
+
+    def _share(self, index: int, end: float) -> float:
+        """The share of the time limit at which this point is due, when the last is due at `end`."""
+        left = len(self.runs) - index
+        return end if left == 1 else self.clock.used + (end - self.clock.used) / left
+
+    def _exchange(self) -> None:
+        """Offer each run the network that is best at its weight decay."""
+        networks = [run.network for run in self.runs]
+        losses = np.array([float(run.exact.loss(run.network)) for run in self.runs])
+        squares = np.array([float(network.squared_norm) for network in networks])
+        for weight_decay, run in zip(self.weight_decays, self.runs, strict=True):
+            run.offer(networks[int(np.argmin(losses + weight_decay / 2 * squares))])
+
+    def _named(self, weight_decay: float) -> Callable[[Progress], None] | None:
+        progress = self.progress
+        if progress is None:
+            return None
+        name = f" {weight_decay:.4g}"
+        return lambda report: progress(dataclasses.replace(report, stage=report.stage + name))
+
+
+@contextlib.contextmanager
+def _simplifying(run: Run) -> Iterator[None]:
+    """Simplify the network of a run after the work inside, also if that is interrupted."""
+    try:
+        yield
+    finally:
+        run.network = simplify(run.exact, run.network)
+        run.upper = float(run.exact.objective(run.network))
+
+
+def _racing(solver: Splitting | None, last: Run | None, run: Run) -> list[Candidate]:
+    """The settings to try at the next weight decay, and where they start. `last` is solved.
+
+    Measured against one vmapped call over the weight decays in docs/math.md.
+    """
+    if last is None or last.leader is None or last.leader.found is None:
+        # NaN asks for the program's own start, so that one compiled chunk serves every weight decay.
+        offset = lifted_program(run.data).offset()
+        nowhere = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), (offset, offset))
+        return candidates(solver, nowhere)
+    found = last.leader.found
+    ratio = float(run.exact.weight_decay) / float(last.exact.weight_decay)
+    # Near interpolation the moments stay and the multipliers are proportional to the weight decay.
+    return candidates(last.leader.solver, (found.s, jax.tree.map(lambda y: ratio * y, found.y)))
