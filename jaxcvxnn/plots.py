@@ -1,5 +1,5 @@
-"""The picture of a certified training: loss curves falling towards a line that no network can
-cross."""
+"""Pictures of certified trainings: loss curves falling towards a line that no network can cross, and
+both bounds along a regularisation path."""
 
 import math
 import os
@@ -27,6 +27,19 @@ class Bounds(Protocol):
     def lower_bound(self) -> float: ...
     @property
     def upper_bound(self) -> float: ...
+
+
+class PathBounds(Protocol):
+    """The part of a regularisation path that is drawn: arrays of shape (k,), in any order."""
+
+    @property
+    def weight_decays(self) -> np.ndarray: ...
+    @property
+    def lower_bounds(self) -> np.ndarray: ...
+    @property
+    def upper_bounds(self) -> np.ndarray: ...
+    @property
+    def effective_widths(self) -> np.ndarray: ...
 
 
 def plot_bounds(
@@ -75,8 +88,52 @@ def plot_bounds(
         axes.axhline(lower, color=_LOWER, lw=1.8, ls=(0, (5, 2)))
         labels.append((lower, f"no network below: {_number(lower, upper)}", _LOWER))
     _scale(axes, runs, lower, upper)
-    _decorate(axes, title)
+    _decorate(axes, title, "training step", "training loss", "{x:,.0f}")
     _label_lines(figure, axes, labels)
+    if path is not None:
+        figure.savefig(path, dpi=_DPI, facecolor="white")
+    return figure
+
+
+def plot_path(
+    result: PathBounds,
+    path: str | os.PathLike | None = None,
+    *,
+    title: str | None = None,
+) -> "Figure":
+    """Draw both bounds of a regularisation path, and below them the neurons of its networks, against
+    the weight decay.
+
+    The weight decay is logarithmic, the objective too where all its numbers are positive. With
+    `path` the figure is also written, as the file's ending says (.png, .svg, .pdf); 800 x 600 pixels.
+
+    Raises `ImportError` without matplotlib, `ValueError` for an unknown file ending.
+    """
+    figure_class = require_matplotlib()
+    order = np.argsort(result.weight_decays, kind="stable")
+    weight_decays = np.asarray(result.weight_decays, np.float64)[order]
+    lower = np.asarray(result.lower_bounds, np.float64)[order]
+    upper = np.asarray(result.upper_bounds, np.float64)[order]
+    neurons = np.asarray(result.effective_widths)[order]
+    figure = figure_class(figsize=(8, 6), dpi=_DPI, layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    above.fill_between(weight_decays, lower, upper, color=_FAINT, alpha=0.35, lw=0)
+    style = {"lw": 1.8, "marker": "o", "ms": 4}
+    above.plot(weight_decays, upper, color=_NETWORK, **style)
+    above.plot(weight_decays, lower, color=_LOWER, ls=(0, (5, 2)), **style)
+    below.plot(weight_decays, neurons, color=_NETWORK, **style)
+    above.set_xscale("log")
+    if np.min(lower) > 0:
+        above.set_yscale("log")
+    below.set_ylim(0, 1.1 * max(int(neurons.max()), 1))
+    below.yaxis.get_major_locator().set_params(integer=True)
+    _decorate(above, title, "", "objective", "{x:g}")
+    _decorate(below, None, "weight decay", "neurons", "{x:g}")
+    labels = [
+        (float(upper[-1]), "these networks", _NETWORK),
+        (float(lower[-1]), "no network below", _LOWER),
+    ]
+    _label_lines(figure, above, labels)
     if path is not None:
         figure.savefig(path, dpi=_DPI, facecolor="white")
     return figure
@@ -139,11 +196,14 @@ def _scale(
         axes.set_ylim(bottom - margin, top + margin)
 
 
-def _decorate(axes: "Axes", title: str | None) -> None:
+def _decorate(
+    axes: "Axes", title: str | None, horizontal: str, vertical: str, numbers: str
+) -> None:
+    """Labels, title and faint frame; `numbers` is the format of those on the horizontal axis."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    axes.set_xlabel("training step", color=_INK)
-    axes.set_ylabel("training loss", color=_INK)
+    axes.set_xlabel(horizontal, color=_INK)
+    axes.set_ylabel(vertical, color=_INK)
     if title:
         axes.set_title(title, loc="left", color=_INK, fontsize=12)
     for side in ("top", "right"):
@@ -151,7 +211,7 @@ def _decorate(axes: "Axes", title: str | None) -> None:
     for side in ("left", "bottom"):
         axes.spines[side].set_color(_FAINT)
     axes.tick_params(colors=_INK, which="both", color=_FAINT)
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_major_formatter(StrMethodFormatter(numbers))
     if axes.get_yscale() == "log":
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

@@ -10,7 +10,7 @@ import pytest
 
 matplotlib = pytest.importorskip("matplotlib")
 
-from jaxcvxnn.plots import plot_bounds, spread  # noqa: E402
+from jaxcvxnn.plots import plot_bounds, plot_path, spread  # noqa: E402
 
 STEPS = np.array([0, 10, 100, 1000])
 LOSSES = np.array([500.0, 60.0, 12.0, 9.1])
@@ -107,10 +107,48 @@ def test_mismatching_curves(steps, losses):
         plot_bounds(Result(), {"Adam": (steps, losses)})
 
 
+@dataclass(frozen=True)
+class Path:
+    weight_decays: np.ndarray
+    lower_bounds: np.ndarray
+    upper_bounds: np.ndarray
+    effective_widths: np.ndarray
+
+
+PATH = Path(*map(np.array, ([0.1, 1.0, 0.01], [0.5, 2.0, 0.0625], [0.75, 2.5, 0.125], [7, 3, 9])))
+
+
+def test_path_is_drawn_from_small_to_large_weight_decay():
+    above, below = plot_path(PATH, title="Random").axes
+    upper, lower = above.lines
+    for line, values in ((upper, [0.125, 0.75, 2.5]), (lower, [0.0625, 0.5, 2.0])):
+        np.testing.assert_array_equal(line.get_xdata(), [0.01, 0.1, 1.0])
+        np.testing.assert_array_equal(line.get_ydata(), values)
+    np.testing.assert_array_equal(below.lines[0].get_ydata(), [9, 7, 3])
+    assert upper.get_linestyle() == "-" and lower.get_linestyle() == "--"
+    assert above.get_xscale() == above.get_yscale() == below.get_xscale() == "log"
+    assert below.get_yscale() == "linear" and below.get_ylim()[0] == 0
+    assert {text.get_text() for text in above.texts} == {"these networks", "no network below"}
+    assert (below.get_xlabel(), below.get_ylabel()) == ("weight decay", "neurons")
+    assert above.get_title(loc="left") == "Random"
+
+
+def test_path_of_one_point_without_bound_or_neurons(tmp_path):
+    nothing = Path(np.array([0.1]), np.array([0.0]), np.array([1.0]), np.array([0]))
+    path = tmp_path / "path.png"
+    figure = plot_path(nothing, path)
+    assert figure.axes[0].get_yscale() == "linear"
+    from matplotlib.image import imread
+
+    assert imread(path).shape[:2] == (600, 800)
+
+
 def test_missing_matplotlib_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install 'jaxcvxnn\[plots\]'"):
         plot_bounds(Result(), {})
+    with pytest.raises(ImportError, match=r"pip install 'jaxcvxnn\[plots\]'"):
+        plot_path(PATH)
 
 
 def test_pyplot_stays_out():
