@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     import numpy as np
 
+    from .path import PathPoint
     from .tables import Table
     from .train import TrainingResult
 
 _ADAM_STEPS = 20_000
+_WEIGHT_DECAYS = (1.0, 0.3, 0.1, 0.03, 0.01)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,60 +86,9 @@ def _parser() -> argparse.ArgumentParser:
         "lower bound that no "
         "network of any width can beat. The columns that are not the target are the features.",
     )
-    train.add_argument("data", metavar="DATA.csv", help="UTF-8 CSV file, one example per row")
-    train.add_argument(
-        "--target",
-        required=True,
-        metavar="COLUMN",
-        help="name or index (from 0; -1 is the last) of the column to predict; several, separated "
-        "by commas, for a "
-        "regression with several outputs (write --target=-2,-1 if it starts with a minus sign)",
-    )
-    train.add_argument(
-        "--drop",
-        metavar="COLUMNS",
-        help="names or indices of columns to leave out, separated by commas",
-    )
+    _add_training_options(train)
     train.add_argument(
         "--weight-decay", type=_positive, default=0.1, metavar="NUMBER", help="default 0.1"
-    )
-    train.add_argument("--bias", action="store_true", help="give the hidden neurons biases")
-    train.add_argument(
-        "--standardize",
-        action="store_true",
-        help="shift and scale each feature to mean 0 and standard deviation 1; the loss and both "
-        "bounds are then those "
-        "of the standardised problem, and predict applies the same shift and scale",
-    )
-    _add_file_options(train)
-    train.add_argument(
-        "--task",
-        choices=("auto", "classification", "regression"),
-        default="auto",
-        help="auto: classification if the target is text, or has at most 20 different values, all "
-        "integers and each "
-        "twice on average",
-    )
-    train.add_argument(
-        "--width",
-        type=_count,
-        default=300,
-        metavar="NEURONS",
-        help="most hidden neurons (default 300)",
-    )
-    train.add_argument(
-        "--no-polish",
-        action="store_true",
-        help="keep the network as rounded from the convex program",
-    )
-    train.add_argument(
-        "--seed", type=int, default=0, metavar="NUMBER", help="of everything random (default 0)"
-    )
-    train.add_argument(
-        "--time-limit", type=_positive, metavar="SECONDS", help="stop then with the best so far"
-    )
-    train.add_argument(
-        "--dtype", choices=("float64", "float32"), default="float64", help="default float64"
     )
     train.add_argument(
         "--out", metavar="MODEL.npz", help="write the network there, for predict and load_network"
@@ -147,8 +98,33 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="also train by Adam and draw its loss curve against the bounds (.png, .svg or .pdf)",
     )
-    train.add_argument("--quiet", action="store_true", help="no progress")
     train.set_defaults(run=_train)
+
+    path = commands.add_parser(
+        "path",
+        help="train at many weight decays",
+        description="Train networks on a CSV file at many weight decays. Prints for each of them the "
+        "training loss of the network and a lower bound that no network of any width can beat.",
+    )
+    _add_training_options(path)
+    path.add_argument(
+        "--weight-decays",
+        type=_positives,
+        default=_WEIGHT_DECAYS,
+        metavar="NUMBERS",
+        help="separated by commas (default " + ",".join(f"{w:g}" for w in _WEIGHT_DECAYS) + ")",
+    )
+    path.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="write the networks there, for predict and load_network, named by their weight decay",
+    )
+    path.add_argument(
+        "--plot",
+        metavar="FILE",
+        help="draw bounds and neurons against the weight decay (.png, .svg or .pdf)",
+    )
+    path.set_defaults(run=_path)
 
     predict = commands.add_parser(
         "predict",
@@ -184,6 +160,62 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_training_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA.csv", help="UTF-8 CSV file, one example per row")
+    parser.add_argument(
+        "--target",
+        required=True,
+        metavar="COLUMN",
+        help="name or index (from 0; -1 is the last) of the column to predict; several, separated "
+        "by commas, for a "
+        "regression with several outputs (write --target=-2,-1 if it starts with a minus sign)",
+    )
+    parser.add_argument(
+        "--drop",
+        metavar="COLUMNS",
+        help="names or indices of columns to leave out, separated by commas",
+    )
+    parser.add_argument("--bias", action="store_true", help="give the hidden neurons biases")
+    parser.add_argument(
+        "--standardize",
+        action="store_true",
+        help="shift and scale each feature to mean 0 and standard deviation 1; the loss and both "
+        "bounds are then those "
+        "of the standardised problem, and predict applies the same shift and scale",
+    )
+    _add_file_options(parser)
+    parser.add_argument(
+        "--task",
+        choices=("auto", "classification", "regression"),
+        default="auto",
+        help="auto: classification if the target is text, or has at most 20 different values, all "
+        "integers and each "
+        "twice on average",
+    )
+    parser.add_argument(
+        "--width",
+        type=_count,
+        default=300,
+        metavar="NEURONS",
+        help="most hidden neurons (default 300)",
+    )
+    parser.add_argument(
+        "--no-polish",
+        action="store_true",
+        help="keep the network as rounded from the convex program",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="NUMBER", help="of everything random (default 0)"
+    )
+    parser.add_argument(
+        "--time-limit", type=_positive, metavar="SECONDS", help="stop then with the best so far"
+    )
+    parser.add_argument(
+        "--dtype", choices=("float64", "float32"), default="float64", help="default float64"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
 def _add_file_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--header",
@@ -198,20 +230,19 @@ def _add_file_options(parser: argparse.ArgumentParser) -> None:
 def _train(arguments: argparse.Namespace) -> int:
     with _user_input():
         table = _read_table(arguments)
-        _check_outputs(arguments)
+        _check_outputs(arguments.out, plot=arguments.plot)
 
     import jax
     import jax.numpy as jnp
     import numpy as np
 
     from .problem import TrainingProblem
+    from .storage import save_network
     from .train import train
 
     with jax.enable_x64(arguments.dtype == "float64"):
         with _user_input():
-            scaling = _scaling(table.X) if arguments.standardize else None
-            X = _cast(_scaled(table.X, scaling), arguments.dtype, arguments.data)
-            Y = _cast(table.Y, arguments.dtype, arguments.data)
+            X, Y, scaling = _arrays(arguments, table)
             TrainingProblem(X, Y, arguments.weight_decay, bias=arguments.bias)
         print(_describe(arguments, table), flush=True)
         started = time.perf_counter()
@@ -245,13 +276,81 @@ def _train(arguments: argparse.Namespace) -> int:
         ]
         with _user_input():
             if arguments.out:
-                facts.append(("network", str(_save(arguments, table, scaling, result))))
+                about = _about(arguments, table, scaling, arguments.weight_decay, result)
+                about["program"] = result.program
+                saved = save_network(arguments.out, result.network, metadata=about)
+                facts.append(("network", str(saved)))
             if arguments.plot:
                 facts.append(_plot(arguments, result))
     if not arguments.out:
         facts.append(("network", "not kept (--out MODEL.npz writes it)"))
     _print_facts(facts)
     return 0
+
+
+def _path(arguments: argparse.Namespace) -> int:
+    with _user_input():
+        table = _read_table(arguments)
+        files = [_file(arguments.out, w) for w in arguments.weight_decays if arguments.out]
+        if arguments.out:
+            Path(arguments.out).mkdir(exist_ok=True)
+        _check_outputs(*files, plot=arguments.plot)
+
+    import jax
+
+    from .path import path
+    from .problem import TrainingProblem
+    from .storage import save_network
+
+    with jax.enable_x64(arguments.dtype == "float64"):
+        with _user_input():
+            X, Y, scaling = _arrays(arguments, table)
+            decays = arguments.weight_decays
+            problems = [TrainingProblem(X, Y, decay, bias=arguments.bias) for decay in decays]
+        print(_describe(arguments, table), flush=True)
+        started = time.perf_counter()
+        with _progress(arguments.quiet) as progress:
+            result = path(
+                problems[0],
+                decays,
+                width=arguments.width,
+                polish=not arguments.no_polish,
+                seed=arguments.seed,
+                progress=progress,
+                time_limit=arguments.time_limit,
+            )
+        seconds = time.perf_counter() - started
+    print(result, flush=True)
+    facts = [("time", f"{seconds:.1f} s")]
+    with _user_input():
+        if arguments.out:
+            for weight_decay, point in zip(decays, result, strict=True):
+                save_network(
+                    _file(arguments.out, weight_decay),
+                    point.network,
+                    metadata=_about(arguments, table, scaling, weight_decay, point),
+                )
+        if arguments.plot:
+            from .plots import plot_path
+
+            plot_path(result, arguments.plot)
+            facts.append(("plot", arguments.plot))
+    facts.append(("networks", arguments.out or "not kept (--out FOLDER writes them)"))
+    _print_facts(facts)
+    return 0
+
+
+def _file(folder: str, weight_decay: float) -> str:
+    return str(Path(folder) / f"weight_decay_{weight_decay!r}.npz")
+
+
+def _arrays(
+    arguments: argparse.Namespace, table: "Table"
+) -> tuple["np.ndarray", "np.ndarray", dict[str, list[float]] | None]:
+    """Features and targets in the precision asked for, and the scaling of the features."""
+    scaling = _scaling(table.X) if arguments.standardize else None
+    X = _cast(_scaled(table.X, scaling), arguments.dtype, arguments.data)
+    return X, _cast(table.Y, arguments.dtype, arguments.data), scaling
 
 
 def _read_table(arguments: argparse.Namespace) -> "Table":
@@ -267,9 +366,9 @@ def _read_table(arguments: argparse.Namespace) -> "Table":
     )
 
 
-def _check_outputs(arguments: argparse.Namespace) -> None:
+def _check_outputs(*names: str | None, plot: str | None) -> None:
     """Find out before a long training that its result could not be written."""
-    for name in (arguments.out, arguments.plot):
+    for name in (*names, plot):
         folder = Path(name).parent if name else Path()
         if not folder.is_dir():
             raise ValueError(f"{name}: there is no folder {folder}")
@@ -277,12 +376,12 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
             raise ValueError(f"{name}: the folder {folder} cannot be written to")
         if name and Path(name).is_dir():
             raise ValueError(f"{name}: is a folder")
-    if arguments.plot:
+    if plot:
         from .plots import require_matplotlib
 
         require_matplotlib()
-        if Path(arguments.plot).suffix.lower() not in (".png", ".svg", ".pdf"):
-            raise ValueError(f"{arguments.plot}: a plot must end in .png, .svg or .pdf")
+        if Path(plot).suffix.lower() not in (".png", ".svg", ".pdf"):
+            raise ValueError(f"{plot}: a plot must end in .png, .svg or .pdf")
 
 
 def _describe(arguments: argparse.Namespace, table: "Table") -> str:
@@ -351,36 +450,31 @@ def _fit(table: "Table", predicted: "np.ndarray") -> list[tuple[str, str]]:
     return facts
 
 
-def _save(
+def _about(
     arguments: argparse.Namespace,
     table: "Table",
     scaling: dict[str, list[float]] | None,
-    result: "TrainingResult",
-) -> Path:
-    from .storage import save_network
-
-    return save_network(
-        arguments.out,
-        result.network,
-        metadata={
-            "jaxcvxnn": _version("jaxcvxnn"),
-            "task": table.task,
-            "classes": table.classes,
-            "target_names": table.target_names,
-            "feature_names": table.feature_names,
-            "feature_columns": table.feature_columns,
-            "file_columns": table.file_columns,
-            "standardize": scaling,
-            "weight_decay": arguments.weight_decay,
-            "bias": arguments.bias,
-            "seed": arguments.seed,
-            "dtype": arguments.dtype,
-            "upper_bound": _finite(result.upper_bound),
-            "lower_bound": _finite(result.lower_bound),
-            "status": result.status,
-            "program": result.program,
-        },
-    )
+    weight_decay: float,
+    result: "TrainingResult | PathPoint",
+) -> dict[str, Any]:
+    """What a network's file says about it: how to predict with it, and how good it is."""
+    return {
+        "jaxcvxnn": _version("jaxcvxnn"),
+        "task": table.task,
+        "classes": table.classes,
+        "target_names": table.target_names,
+        "feature_names": table.feature_names,
+        "feature_columns": table.feature_columns,
+        "file_columns": table.file_columns,
+        "standardize": scaling,
+        "weight_decay": weight_decay,
+        "bias": arguments.bias,
+        "seed": arguments.seed,
+        "dtype": arguments.dtype,
+        "upper_bound": _finite(result.upper_bound),
+        "lower_bound": _finite(result.lower_bound),
+        "status": result.status,
+    }
 
 
 def _plot(arguments: argparse.Namespace, result: "TrainingResult") -> tuple[str, str]:
@@ -583,6 +677,10 @@ def _positive(text: str) -> float:
         if value > 0 and math.isfinite(value):
             return value
     raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+
+
+def _positives(text: str) -> list[float]:
+    return [_positive(part.strip()) for part in text.split(",")]
 
 
 def _count(text: str) -> int:

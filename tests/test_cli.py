@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxcvxnn import PathPoint, RegularizationPath
 from jaxcvxnn.cli import main
 from jaxcvxnn.networks import TwoLayerReLU
 from jaxcvxnn.problem import TrainingProblem
@@ -266,6 +267,74 @@ def test_missing_matplotlib_is_noticed_before_training(
     assert fake_train.calls == []
 
 
+@pytest.fixture
+def fake_path(monkeypatch):
+    """`path` returns one network for all weight decays and records how it was called."""
+    calls = []
+
+    def path(problem, weight_decays, **options):
+        calls.append(SimpleNamespace(problem=problem, weight_decays=weight_decays, **options))
+        points = tuple(
+            PathPoint(decay, SWAP, 2 * decay, decay, "solved", 400, None)  # pyright: ignore
+            for decay in weight_decays
+        )
+        return RegularizationPath(problem, points, {})
+
+    module = ModuleType("jaxcvxnn.path")
+    module.__dict__["path"] = path
+    monkeypatch.setitem(sys.modules, "jaxcvxnn.path", module)
+    return calls
+
+
+def test_path_prints_saves_and_draws(fake_path, flowers, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    folder, plot = tmp_path / "networks", tmp_path / "path.svg"
+    arguments = ["--target", "kind", "--weight-decays", "0.5, 1e-3", "--out", folder]
+    arguments += ["--plot", plot, "--bias", "--width", "7", "--no-polish", "--seed", "5"]
+    arguments += ["--time-limit", "2.5", "--dtype", "float32", "--quiet"]
+    assert run_main("path", flowers, *arguments) == 0
+    [call] = fake_path
+    assert call.weight_decays == [0.5, 0.001] and call.problem.bias
+    assert call.problem.X.dtype == np.float32 and call.progress is None
+    options = call.width, call.polish, call.seed, call.time_limit
+    assert options == (7, False, 5, 2.5)
+    out = capsys.readouterr().out
+    assert "4 rows, 2 features, target kind: classification into 2 classes" in out
+    _, head, one, two, *_ = out.splitlines()
+    assert head.split()[:2] == ["weight", "decay"]
+    assert one.split()[:3] == ["0.5", "0.5", "1"] and two.split()[0] == "0.001"
+    assert facts(out)["networks"] == str(folder) and facts(out)["plot"] == str(plot)
+    assert plot.read_text().startswith("<?xml")
+    names = sorted(file.name for file in folder.iterdir())
+    assert names == ["weight_decay_0.001.npz", "weight_decay_0.5.npz"]
+    _, about = load_network(folder / "weight_decay_0.001.npz")
+    assert about["weight_decay"] == about["lower_bound"] == 0.001
+    assert about["upper_bound"] == 0.002 and about["status"] == "solved"
+    assert run_main("predict", folder / "weight_decay_0.5.npz", flowers) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("rose,")
+
+
+def test_path_has_weight_decays_of_its_own(fake_path, flowers, capsys):
+    assert run_main("path", flowers, "--target", "kind", "--quiet") == 0
+    [call] = fake_path
+    assert list(call.weight_decays) == [1.0, 0.3, 0.1, 0.03, 0.01] and call.polish
+    assert "--out FOLDER" in facts(capsys.readouterr().out)["networks"]
+
+
+def test_wrong_path_input(fake_path, flowers, tmp_path, capsys):
+    def of(*arguments):
+        return wrong(capsys, "path", flowers, "--target", "kind", *arguments)
+
+    for value in ("0", "0.1,-1", "0.1,,1", "nan", ""):
+        message = of(f"--weight-decays={value}")
+        assert "--weight-decays" in message and "is not a positive number" in message
+    assert "positive and finite in float32" in of("--weight-decays=1e-60", "--dtype", "float32")
+    assert "must end in .png, .svg or .pdf" in of("--plot", tmp_path / "plot.docx")
+    assert "File exists" in of("--out", flowers)
+    assert "No such file" in of("--out", tmp_path / "no" / "networks")
+    assert fake_path == []
+
+
 def test_wrong_prediction_input(flowers, tmp_path, capsys):
     assert "flowers.csv is not a network file" in wrong(capsys, "predict", flowers, flowers)
     bare = save_network(tmp_path / "bare", SWAP)
@@ -347,7 +416,9 @@ def test_check_reports_a_crash(monkeypatch, capsys):
     assert "FAILED: ModuleNotFoundError" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", [(), ("train",), ("predict",), ("demo",), ("check",)])
+@pytest.mark.parametrize(
+    "command", [(), ("train",), ("path",), ("predict",), ("demo",), ("check",)]
+)
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         run_main(*command, "--help")
