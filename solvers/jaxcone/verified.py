@@ -57,10 +57,20 @@ def is_positive_definite(matrix: Matrix, error: Matrix) -> bool:
     exponents = np.round(-np.log2(diagonal) / 2)
     if np.max(np.abs(exponents)) > 400:
         return False
-    scale = 2.0**exponents
-    with np.errstate(over="ignore"):
+    equilibrated = 2.0**exponents
+    # Unit diagonals suit graded matrices; where small diagonals come from cancellation, their error
+    # grows with the scale, and the matrix as it is has the smaller one.
+    return any(
+        _cholesky_proves(matrix, np.maximum(error, error.T), scale)
+        for scale in (np.ones(size), equilibrated)
+    )
+
+
+def _cholesky_proves(matrix: Matrix, error: Matrix, scale: Matrix) -> bool:
+    size = len(matrix)
+    with np.errstate(over="ignore", invalid="ignore"):
         scaled = matrix * scale[:, None] * scale[None, :]
-        spread = np.maximum(error, error.T) * scale[:, None] * scale[None, :]
+        spread = error * scale[:, None] * scale[None, :]
     if not (np.all(np.isfinite(scaled)) and np.all(np.isfinite(spread))):
         return False
     factor = gamma(size + 2)
