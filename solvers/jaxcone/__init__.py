@@ -17,6 +17,7 @@ from .cones import (
     svec as svec,
 )
 from .davis_yin import DavisYinSolution as DavisYinSolution, davis_yin as davis_yin
+from .interior_point import InteriorPoint as InteriorPoint, step_cost as step_cost
 from .layer import ConeLayer as ConeLayer
 from .program import (
     AbstractConeProgram as AbstractConeProgram,
@@ -43,4 +44,5 @@ from .solve import (
     solve as solve,
     solve_in_chunks as solve_in_chunks,
 )
+from .solver import AbstractSolver as AbstractSolver
 from .splitting import Splitting as Splitting

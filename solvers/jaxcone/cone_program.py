@@ -19,8 +19,10 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .cones import AbstractCone, ProductCone
+from .interior_form import DenseForm
 from .operators import AbstractMap, Lineax, Matrix, Pair, dot, norm_estimate, scaled
 from .program import AbstractConeProgram, Scaling, after
+from .symmetric import Layout
 
 Map = Float[Array, "m n"] | np.ndarray | lx.AbstractLinearOperator
 MapOrPair = Map | tuple[Callable[[Any], Any], Callable[[Any], Any]] | AbstractMap
@@ -148,6 +150,26 @@ class ConeProgram(AbstractConeProgram[Diagonalised | None]):
 
     def equilibrate(self):
         return _equilibrate(self)
+
+    def interior(self):
+        twin, scaling = _equilibrate(self if self.dense else _densified(self))
+        return DenseForm(twin, scaling, Layout(self.cones))
+
+
+def _densified(program: ConeProgram) -> ConeProgram:
+    """The same program with its maps written out as matrices."""
+    identity = jnp.eye(program.c.shape[0], dtype=program.c.dtype)
+
+    def columns(apply):
+        return Matrix(jax.vmap(apply, out_axes=1)(identity))
+
+    P = None if program.P is None else columns(program.quadratic)
+    return eqx.tree_at(
+        lambda p: (p.P, p.A),
+        program,
+        (P, columns(program.operator)),
+        is_leaf=lambda node: node is None or isinstance(node, AbstractMap),
+    )
 
 
 class DiagonalScaling(Scaling):

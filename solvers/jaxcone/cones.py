@@ -155,7 +155,7 @@ class ProductCone(eqx.Module):
     def project(self, point: Float[Array, " m"]) -> Float[Array, " m"]:
         """The nearest point of the product."""
         order, parts = [], []
-        for cone, indices in self._batches():
+        for cone, indices in self.batches():
             block = after(point[indices], parts[-1:])  # PSD blocks factor: one after the other
             parts.append(jnp.ravel(jax.vmap(cone.project)(block)))
             order.append(indices.ravel())
@@ -189,7 +189,7 @@ class ProductCone(eqx.Module):
             start += count
         return np.concatenate(groups)
 
-    def _batches(self) -> Sequence[tuple[AbstractCone, np.ndarray]]:
+    def batches(self) -> Sequence[tuple[AbstractCone, np.ndarray]]:
         """(cone, row numbers of shape (how many, rows of each)) for each kind that has rows."""
         starts = np.cumsum([0, *(cone.rows for cone in self.cones)])
         kinds: dict[AbstractCone, list[np.ndarray]] = {}

@@ -12,7 +12,7 @@ respects; then the dual equality holds up to the orthogonal complement of X.
 
 import abc
 import functools
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import equinox as eqx
 import jax
@@ -20,6 +20,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .ordering import after as after
+
+if TYPE_CHECKING:
+    from .interior_form import AbstractInteriorForm
 
 Factor = TypeVar("Factor")
 
@@ -82,6 +85,13 @@ class AbstractConeProgram(eqx.Module, Generic[Factor]):
     @abc.abstractmethod
     def equilibrate(self) -> tuple["AbstractConeProgram", "Scaling"]:
         """An equivalent program that is better conditioned, and the way between the two."""
+
+    def interior(self) -> "AbstractInteriorForm":
+        """The program in coordinates, for interior-point methods.
+
+        **Raises** a `NotImplementedError` unless the program offers them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no form for interior-point methods.")
 
     @property
     def solvable(self) -> bool:

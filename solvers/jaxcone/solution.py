@@ -14,12 +14,13 @@ class Status(eqx.Enumeration):
 
     running = "The iteration has not ended yet."
     solved = "All residuals are within the tolerance."
-    inaccurate = "The step limit was reached; the residuals are within 100 times the tolerance."
+    inaccurate = "It ended before its tolerance; the residuals are within 100 times the tolerance."
     max_steps = "The step limit was reached with residuals above 100 times the tolerance."
     primal_infeasible = "No point satisfies the constraints; `ray.y` proves it."
     dual_infeasible = (
         "The dual has no feasible point: along `ray.x` the objective falls without end."
     )
+    stalled = "No further progress was possible, with residuals above 100 times the tolerance."
     nonfinite = "A NaN or an infinity appeared: in the data, or because the iteration diverged."
 
 

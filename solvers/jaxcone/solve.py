@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,12 +13,13 @@ from jaxtyping import PyTree
 from .adjoint import attach, attach_value
 from .program import AbstractConeProgram
 from .solution import Solution, Status
-from .splitting import Splitting, SplittingState, block, finish, init, judge_again, prepare
+from .solver import AbstractSolver
+from .splitting import Splitting
 
 
 def solve(
     program: AbstractConeProgram,
-    solver: Splitting | None = None,
+    solver: AbstractSolver | None = None,
     *,
     warm_start: Solution | tuple[PyTree, PyTree] | None = None,
     throw: bool = False,
@@ -38,6 +40,7 @@ def solve(
     under a transformation.
     """
     solver = jax.tree.map(jnp.asarray, Splitting() if solver is None else solver)
+    solver.admit(program)
     solution = _solve(program, solver, _points(program, warm_start))
     if throw:
         _raise_unless_solved(solution)
@@ -67,10 +70,10 @@ def _raise_unless_solved(solution: Solution) -> None:
 @eqx.filter_jit
 def _solve(program, solver, points):
     fixed, solver, points = _constant((program, solver, points))
-    prepared = prepare(fixed)
-    start = init(solver, prepared, points)
-    end = jax.lax.while_loop(_running, lambda state: block(solver, prepared, state), start)
-    return _differentiable(program, finish(end))
+    prepared = solver.prepare(fixed)
+    start = solver.init(prepared, points)
+    end = jax.lax.while_loop(_running, lambda state: solver.block(prepared, state), start)
+    return _differentiable(program, solver.finish(end))
 
 
 def _differentiable(program: AbstractConeProgram, solution: Solution) -> Solution:
@@ -94,10 +97,10 @@ def _constant(tree):
 
 def solve_in_chunks(
     program: AbstractConeProgram,
-    solver: Splitting | None = None,
+    solver: AbstractSolver | None = None,
     *,
     warm_start: Solution | tuple[PyTree, PyTree] | None = None,
-    state: SplittingState | None = None,
+    state: Any | None = None,
     blocks_per_chunk: int = 10,
     watch: Callable[[Solution], bool | None] | None = None,
 ) -> Solution:
@@ -109,7 +112,8 @@ def solve_in_chunks(
     `watch`, ends it too: the result so far is returned, with status `running` (before the first
     chunk there is none, and it propagates).
     """
-    solution = None if state is None else finish(state)
+    solver = Splitting() if solver is None else solver
+    solution = None if state is None else solver.finish(state)
     try:
         while True:
             solution = advance(
@@ -126,7 +130,7 @@ def solve_in_chunks(
 
 def advance(
     program: AbstractConeProgram,
-    solver: Splitting | None = None,
+    solver: AbstractSolver | None = None,
     solution: Solution | None = None,
     *,
     warm_start: Solution | tuple[PyTree, PyTree] | None = None,
@@ -138,23 +142,24 @@ def advance(
     returned as it is; with more steps or a smaller tolerance than before it goes on.
     """
     solver = jax.tree.map(jnp.asarray, Splitting() if solver is None else solver)
+    solver.admit(program)
     blocks_left = jnp.asarray(blocks)
     if solution is None:
         state = _first_chunk(program, solver, _points(program, warm_start), blocks_left)
     else:
         state = _next_chunk(program, solver, solution.state, blocks_left)
-    return finish(jax.block_until_ready(state))
+    return solver.finish(jax.block_until_ready(state))
 
 
 @eqx.filter_jit
 def _first_chunk(program, solver, points, blocks):
-    prepared = prepare(program)
-    return _some_blocks(solver, prepared, init(solver, prepared, points), blocks)
+    prepared = solver.prepare(program)
+    return _some_blocks(solver, prepared, solver.init(prepared, points), blocks)
 
 
 @eqx.filter_jit
 def _next_chunk(program, solver, state, blocks):
-    return _some_blocks(solver, prepare(program), judge_again(solver, state), blocks)
+    return _some_blocks(solver, solver.prepare(program), solver.judge_again(state), blocks)
 
 
 def _some_blocks(solver, prepared, state, blocks):
@@ -164,12 +169,12 @@ def _some_blocks(solver, prepared, state, blocks):
 
     def advance(carry):
         done, state = carry
-        return done + 1, block(solver, prepared, state)
+        return done + 1, solver.block(prepared, state)
 
     return jax.lax.while_loop(go_on, advance, (0, state))[1]
 
 
-def _running(state: SplittingState):
+def _running(state):
     return state.status == Status.running
 
 

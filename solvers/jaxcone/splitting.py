@@ -12,8 +12,6 @@ blocks the residuals decide about the status, and the penalty balances primal an
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PyTree
 
@@ -21,10 +19,12 @@ from . import anderson
 from .infeasibility import find_ray, onto_dual
 from .program import AbstractConeProgram, Scaling, after, combine, norm, subtract
 from .residuals import Residuals, residuals
+from .settings import inside, require, whole
 from .solution import Ray, Solution, Status
+from .solver import AbstractSolver
 
 
-class Splitting(eqx.Module):
+class Splitting(AbstractSolver["Prepared", "SplittingState"]):
     """Settings of the splitting method. Sizes of loops and buffers are static, the rest is traced.
 
     **Arguments:**
@@ -54,15 +54,32 @@ class Splitting(eqx.Module):
     history: int = eqx.field(static=True, default=0)
 
     def __check_init__(self):
-        _require(self.tolerance is None or _inside(self.tolerance, 0, jnp.inf), "tolerance", "> 0")
-        _require(_whole(self.max_steps, 0), "max_steps", "a positive integer")
-        _require(_whole(self.check_every, 0), "check_every", "a positive integer")
-        _require(_inside(self.relaxation, 0, 2), "relaxation", "in (0, 2)")
-        _require(_whole(self.memory, -1), "memory", "an integer >= 0")
-        _require(_inside(self.penalty, 0, jnp.inf), "penalty", "> 0 and finite")
+        require(
+            self.tolerance is None or inside(self.tolerance, 0, jnp.inf), self, "tolerance", "> 0"
+        )
+        require(whole(self.max_steps, 0), self, "max_steps", "a positive integer")
+        require(whole(self.check_every, 0), self, "check_every", "a positive integer")
+        require(inside(self.relaxation, 0, 2), self, "relaxation", "in (0, 2)")
+        require(whole(self.memory, -1), self, "memory", "an integer >= 0")
+        require(inside(self.penalty, 0, jnp.inf), self, "penalty", "> 0 and finite")
         rays = self.ray_tolerance
-        _require(rays is None or _inside(rays, 0, jnp.inf), "ray_tolerance", "> 0 and finite")
-        _require(_whole(self.history, -1), "history", "an integer >= 0")
+        require(rays is None or inside(rays, 0, jnp.inf), self, "ray_tolerance", "> 0 and finite")
+        require(whole(self.history, -1), self, "history", "an integer >= 0")
+
+    def prepare(self, program):
+        return prepare(program)
+
+    def init(self, prepared, warm_start=None):
+        return init(self, prepared, warm_start)
+
+    def block(self, prepared, state):
+        return block(self, prepared, state)
+
+    def judge_again(self, state):
+        return judge_again(self, state)
+
+    def finish(self, state):
+        return finish(state)
 
     def tolerance_for(self, dtype) -> Float[Array, ""]:
         """The tolerance in force for arrays of this dtype."""
@@ -364,30 +381,3 @@ def _rebalance(
         (point, penalty, acceleration),
         is_leaf=lambda node: node is None,
     )
-
-
-def _inside(value, low: float, high: float) -> bool:
-    """low < value < high for a number or every entry; true for traced values: nobody can look."""
-    if isinstance(value, Tracer):
-        return True
-    try:
-        numbers = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
-        return False
-    return not isinstance(value, str) and bool(np.all((low < numbers) & (numbers < high)))
-
-
-def _whole(value, low: int) -> bool:
-    """An integer above `low`; true for traced values."""
-    if isinstance(value, Tracer):
-        return True
-    try:
-        kind = np.asarray(value).dtype
-    except (TypeError, ValueError):
-        return False
-    return np.issubdtype(kind, np.integer) and bool(np.all(np.asarray(value) > low))
-
-
-def _require(holds, name: str, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"Splitting: `{name}` must be {expected}.")

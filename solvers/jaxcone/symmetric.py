@@ -1,0 +1,310 @@
+"""Symmetric cones for interior-point methods: Jordan products, steps to the boundary, scaling.
+
+The Nesterov-Todd scaling W of interior points s and z maps both to one point lam = W z = W^-T s
+(Nesterov and Todd, 1997; formulas of Vandenberghe, 2010, "The CVXOPT linear and quadratic cone program
+solvers", section 4). A `Blocks` is a list with one array per kind of cone: `(k,)` numbers for all
+nonnegative rows together, `(k, size)` for second-order blocks of one size, `(k, side, side)` for PSD
+blocks of one side. `Zero` rows have no interior and no part in this.
+"""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .cones import PSD, ProductCone, SecondOrder, Zero, smat, svec
+from .ordering import after
+
+Blocks = list[Array]
+
+
+class AbstractScaling(eqx.Module):
+    """W for all blocks of one kind, and the scaled point lam."""
+
+    @abc.abstractmethod
+    def down(self, s: Array) -> Array:
+        """W^-T s: from the primal to the scaled space."""
+
+    @abc.abstractmethod
+    def up(self, u: Array) -> Array:
+        """W^T u: from the scaled to the primal space."""
+
+    @abc.abstractmethod
+    def to_dual(self, u: Array) -> Array:
+        """W^-1 u: from the scaled to the dual space."""
+
+    @abc.abstractmethod
+    def point(self) -> Array:
+        """lam as an element of the algebra."""
+
+    @abc.abstractmethod
+    def times(self, factor: Float[Array, ""]) -> "AbstractScaling":
+        """The scaling of both points times a positive factor."""
+
+    @abc.abstractmethod
+    def identity(self) -> Array:
+        """The unit of the algebra."""
+
+    @abc.abstractmethod
+    def product(self, u: Array, v: Array) -> Array:
+        """The Jordan product."""
+
+    @abc.abstractmethod
+    def divide(self, u: Array) -> Array:
+        """The v with lam o v = u."""
+
+    @abc.abstractmethod
+    def least(self, u: Array) -> Float[Array, ""]:
+        """The least t with u + t lam in the cone, times -1: below zero if u points outside."""
+
+    @abc.abstractmethod
+    def moved(self, s: Array, z: Array) -> "AbstractScaling":
+        """The scaling of two points given in the scaled space of this one."""
+
+
+class EntryScaling(AbstractScaling):
+    """Nonnegative rows: W = diag(w)."""
+
+    w: Float[Array, " k"]
+    lam: Float[Array, " k"]
+
+    def down(self, s):
+        return s / self.w
+
+    def up(self, u):
+        return self.w * u
+
+    def to_dual(self, u):
+        return u / self.w
+
+    def point(self):
+        return self.lam
+
+    def times(self, factor):
+        return EntryScaling(self.w, factor * self.lam)
+
+    def identity(self):
+        return jnp.ones_like(self.lam)
+
+    def product(self, u, v):
+        return u * v
+
+    def divide(self, u):
+        return u / self.lam
+
+    def least(self, u):
+        return jnp.min(u / self.lam)
+
+    def moved(self, s, z):
+        return EntryScaling(self.w * jnp.sqrt(s / z), jnp.sqrt(s * z))
+
+
+class LorentzScaling(AbstractScaling):
+    """Second-order blocks of one size: W = beta (2 v v' - J), J = diag(1, -1, ..., -1)."""
+
+    beta: Float[Array, " k"]
+    v: Float[Array, "k size"]
+    lam: Float[Array, "k size"]
+
+    def down(self, s):
+        flipped = _flip(self.v)
+        inner = jnp.sum(flipped * s, axis=1, keepdims=True)
+        return (2 * flipped * inner - _flip(s)) / self.beta[:, None]
+
+    def up(self, u):
+        inner = jnp.sum(self.v * u, axis=1, keepdims=True)
+        return (2 * self.v * inner - _flip(u)) * self.beta[:, None]
+
+    def to_dual(self, u):
+        return self.down(u)  # W is symmetric
+
+    def point(self):
+        return self.lam
+
+    def times(self, factor):
+        return LorentzScaling(self.beta, self.v, factor * self.lam)
+
+    def identity(self):
+        return jnp.zeros_like(self.lam).at[:, 0].set(1)
+
+    def product(self, u, v):
+        head = jnp.sum(u * v, axis=1, keepdims=True)
+        return jnp.concatenate([head, u[:, :1] * v[:, 1:] + v[:, :1] * u[:, 1:]], axis=1)
+
+    def divide(self, u):
+        lam = self.lam
+        head = (u[:, :1] * lam[:, :1] - jnp.sum(u[:, 1:] * lam[:, 1:], axis=1, keepdims=True)) / (
+            _determinant(lam)[:, None]
+        )
+        return jnp.concatenate([head, (u[:, 1:] - head * lam[:, 1:]) / lam[:, :1]], axis=1)
+
+    def least(self, u):
+        root = jnp.sqrt(_determinant(self.lam))[:, None]
+        unit = self.lam / root
+        head = jnp.sum(_flip(unit) * u, axis=1, keepdims=True)
+        tail = u[:, 1:] - (head + u[:, :1]) / (unit[:, :1] + 1) * unit[:, 1:]
+        return jnp.min((head[:, 0] - jnp.linalg.norm(tail, axis=1)) / root[:, 0])
+
+    def moved(self, s, z):
+        return _lorentz(self.up(s), self.to_dual(z))
+
+
+def _lorentz(s: Array, z: Array) -> LorentzScaling:
+    det_s, det_z = _determinant(s), _determinant(z)
+    s, z = s / jnp.sqrt(det_s)[:, None], z / jnp.sqrt(det_z)[:, None]
+    gamma = jnp.sqrt((1 + jnp.sum(s * z, axis=1, keepdims=True)) / 2)
+    w = (s + _flip(z)) / (2 * gamma)
+    v = (w.at[:, 0].add(1)) / jnp.sqrt(2 * (w[:, :1] + 1))
+    tail = (gamma + z[:, :1]) * s[:, 1:] + (gamma + s[:, :1]) * z[:, 1:]
+    lam = jnp.concatenate([gamma, tail / (s[:, :1] + z[:, :1] + 2 * gamma)], axis=1)
+    return LorentzScaling((det_s / det_z) ** 0.25, v, lam * ((det_s * det_z) ** 0.25)[:, None])
+
+
+class MatrixScaling(AbstractScaling):
+    """PSD blocks of one side: W Z = R'Z R, with R and its inverse, and lam = diag(values)."""
+
+    root: Float[Array, "k side side"]
+    inverse: Float[Array, "k side side"]
+    values: Float[Array, "k side"]
+
+    def down(self, s):
+        return _congruence(self.inverse, s)
+
+    def up(self, u):
+        return _congruence(self.root, u)
+
+    def to_dual(self, u):
+        return _congruence(jnp.swapaxes(self.inverse, -1, -2), u)
+
+    def point(self):
+        return self.values[:, :, None] * jnp.eye(self.values.shape[-1], dtype=self.values.dtype)
+
+    def times(self, factor):
+        return MatrixScaling(self.root, self.inverse, factor * self.values)
+
+    def identity(self):
+        return jnp.broadcast_to(
+            jnp.eye(self.values.shape[-1], dtype=self.values.dtype), self.root.shape
+        )
+
+    def product(self, u, v):
+        half = _dot(u, v)
+        return (half + jnp.swapaxes(half, -1, -2)) / 2
+
+    def divide(self, u):
+        return 2 * u / (self.values[:, :, None] + self.values[:, None, :])
+
+    def least(self, u):
+        roots = jnp.sqrt(self.values)
+        return jnp.min(jnp.linalg.eigvalsh(u / (roots[:, :, None] * roots[:, None, :])))
+
+    def moved(self, s, z):
+        # Only well-conditioned matrices are factored: S and Z themselves never are.
+        lower = jnp.linalg.cholesky(s)
+        squares, vectors = jnp.linalg.eigh(
+            after(_congruence(jnp.swapaxes(lower, -1, -2), z), lower)
+        )
+        values = jnp.sqrt(squares)
+        spread = jnp.sqrt(values)
+        root = _dot(_dot(self.root, lower), vectors) / spread[:, None, :]
+        back = jax.scipy.linalg.solve_triangular(after(lower, vectors), self.inverse, lower=True)
+        inverse = spread[:, :, None] * _dot(jnp.swapaxes(vectors, -1, -2), back)
+        return MatrixScaling(root, inverse, values)
+
+
+class Layout(eqx.Module):
+    """The blocks of a vector of a product cone, and its equality rows."""
+
+    cones: ProductCone
+
+    @property
+    def equalities(self) -> np.ndarray:
+        """The numbers of the `Zero` rows."""
+        return np.flatnonzero(self.cones.equalities())
+
+    @property
+    def degree(self) -> int:
+        """How many eigenvalues a point has: the parameter of the barrier."""
+        return sum(
+            len(rows) * (cone.side if isinstance(cone, PSD) else 1) for cone, rows in self._kinds()
+        )
+
+    def split(self, point: Float[Array, " m"]) -> Blocks:
+        """The blocks of a vector, without its equality rows."""
+        return [_natural(cone, point[rows]) for cone, rows in self._kinds()]
+
+    def join(self, blocks: Blocks, equalities: Float[Array, " e"]) -> Float[Array, " m"]:
+        """The vector with these blocks and these equality rows."""
+        kinds = self._kinds()
+        parts = [_vectors(cone, block) for (cone, _), block in zip(kinds, blocks, strict=True)]
+        order = np.concatenate([self.equalities, *(rows.ravel() for _, rows in kinds)])
+        return jnp.concatenate([equalities, *parts])[np.argsort(order)]
+
+    def vectors(self, blocks: Blocks, dtype: Any) -> Float[Array, " i"]:
+        """All blocks in one vector with the inner product of the cones, kind after kind."""
+        parts = [
+            _vectors(cone, block) for (cone, _), block in zip(self._kinds(), blocks, strict=True)
+        ]
+        return jnp.concatenate(parts) if parts else jnp.zeros(0, dtype)
+
+    def scaling(self, s: Blocks, z: Blocks) -> list[AbstractScaling]:
+        """The scaling of two interior points."""
+        found: list[AbstractScaling] = []
+        for (cone, _), a, b in zip(self._kinds(), s, z, strict=True):
+            if isinstance(cone, PSD):
+                eye = jnp.broadcast_to(jnp.eye(cone.side, dtype=a.dtype), a.shape)
+                unit = MatrixScaling(eye, eye, jnp.ones(a.shape[:2], a.dtype))
+                found.append(unit.moved(after(a, found[-1:]), b))
+            elif isinstance(cone, SecondOrder):
+                found.append(_lorentz(a, b))
+            else:
+                found.append(EntryScaling(jnp.sqrt(a / b), jnp.sqrt(a * b)))
+        return found
+
+    def least(self, point: Blocks) -> list[Array]:
+        """The least eigenvalue of each block."""
+        found: list[Array] = []
+        for (cone, _), block in zip(self._kinds(), point, strict=True):
+            if isinstance(cone, PSD):
+                values = jnp.linalg.eigvalsh(after(block, found[-1:]))
+                found.append(jnp.min(values))
+            elif isinstance(cone, SecondOrder):
+                found.append(jnp.min(block[:, 0] - jnp.linalg.norm(block[:, 1:], axis=1)))
+            else:
+                found.append(jnp.min(block))
+        return found
+
+    def _kinds(self):
+        return [(cone, rows) for cone, rows in self.cones.batches() if not isinstance(cone, Zero)]
+
+
+def _natural(cone, block):
+    if isinstance(cone, PSD):
+        return jax.vmap(smat)(block)
+    return block if isinstance(cone, SecondOrder) else block[:, 0]
+
+
+def _vectors(cone, block):
+    return (jax.vmap(svec)(block) if isinstance(cone, PSD) else block).ravel()
+
+
+def _flip(x: Array) -> Array:
+    return jnp.concatenate([x[:, :1], -x[:, 1:]], axis=1)
+
+
+def _determinant(x: Array) -> Array:
+    length = jnp.linalg.norm(x[:, 1:], axis=1)
+    return (x[:, 0] - length) * (x[:, 0] + length)
+
+
+def _congruence(factor: Array, matrix: Array) -> Array:
+    half = _dot(_dot(factor, matrix), jnp.swapaxes(factor, -1, -2))
+    return (half + jnp.swapaxes(half, -1, -2)) / 2
+
+
+def _dot(left: Array, right: Array) -> Array:
+    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
