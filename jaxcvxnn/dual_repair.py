@@ -29,7 +29,7 @@ class RepairedDual(NamedTuple):
 class _Inequality(NamedTuple):
     """D(x) = base - sum_j x_j (p_j q_j' + q_j p_j') / 2, p and q the rows of `left` and `right`.
 
-    x = (theta, nu, rho): the first `signed` entries stay positive, the last ones are the
+    x = (tau, theta, nu, rho): the first `signed` entries stay positive, the last ones are the
     coefficients of R and carry the objective -<linear, rho> - |rho|^2 / 2.
     """
 
@@ -57,16 +57,18 @@ def repair_dual(
     multipliers: Matrix,
     residual: Matrix | None = None,
     *,
-    accuracy: float = 1e-5,
-    max_steps: int = 60,
+    accuracy: float = 1e-7,
+    max_steps: int = 80,
     max_unknowns: int = 2500,
+    free_entries: int = 50,
 ) -> RepairedDual | None:
     """A good dual point with the shape of `multipliers`, or None where none was found.
 
     **Arguments:** `rows` V (m, q), `readout` E (l, q), `targets` Y (l, c), `pairs` k and
     `multipliers` N (m, m) as in `LiftedData`. `accuracy` is the relative loss at which the
     iteration stops. Where a free R would mean more than `max_unknowns` unknowns, only one scale per
-    output is free, of the columns of `residual` (l, c), which is needed then.
+    output is free, of the columns of `residual` (l, c), which is needed then. `free_entries` is how many
+    entries of N are free one by one.
     """
     if not pairs:
         return None
@@ -76,14 +78,20 @@ def repair_dual(
         if residual is None:
             return None
         vectors, outputs = _residual_basis(targets.shape, residual)
-    problem = _inequality(rows, readout, targets, weight_decay, pairs, shape, vectors, outputs)
+    large, beside = _largest_entries(shape, free_entries)
+    own = shape[large, beside]
+    rest = shape.copy()
+    rest[large, beside] = rest[beside, large] = 0
+    problem = _inequality(rows, readout, targets, weight_decay, pairs, rest, vectors, outputs)
+    problem = _with_entries(problem, rows[large], own[:, None] * rows[beside])
     start = _interior(problem, rows, weight_decay, pairs)
     if start is None:
         return None
     x, steps = _maximize(problem, start, accuracy, max_steps)
     count = rows.shape[0]
-    theta, nu, rho = np.split(x, [count, count + pairs])
-    scaled = shape * (theta[:, None] + theta[None, :]) / 2
+    tau, theta, nu, rho = np.split(x, np.cumsum([len(own), count, pairs]))
+    scaled = rest * (theta[:, None] + theta[None, :]) / 2
+    scaled[large, beside] = scaled[beside, large] = tau * own
     index = np.arange(pairs)
     scaled[index, pairs + index] = scaled[pairs + index, index] = nu
     found = vectors.T @ (rho[:, None] * (outputs[:, None] == np.arange(targets.shape[1])))
@@ -100,6 +108,15 @@ def clean_multipliers(multipliers: Matrix, pairs: int, *, keep_pairs: bool = Fal
     free = symmetric[index, pairs + index] if keep_pairs else 0.0
     clean[index, pairs + index] = clean[pairs + index, index] = free
     return clean
+
+
+def _largest_entries(shape: Matrix, count: int) -> tuple[NDArray, NDArray]:
+    """Rows and columns of the `count` largest entries above the diagonal, as far as positive."""
+    rows, columns = np.triu_indices(len(shape), 1)
+    values = shape[rows, columns]
+    largest = np.argsort(-values, kind="stable")[:count]
+    largest = largest[values[largest] > 0]
+    return rows[largest], columns[largest]
 
 
 def _residual_basis(shape: tuple[int, ...], residual: Matrix | None) -> tuple[Matrix, NDArray]:
@@ -127,6 +144,17 @@ def _inequality(
     right[np.arange(right_z.shape[0], left.shape[0]), size + outputs] = 1
     linear = np.einsum("jl,lj->j", vectors, targets[:, outputs])
     return _Inequality(base, left, right, rows.shape[0], linear)
+
+
+def _with_entries(problem: _Inequality, left: Matrix, right: Matrix) -> _Inequality:
+    """The inequality with further signed unknowns t_j, each for t_j (p_j q_j' + q_j p_j')."""
+    wide = np.zeros((2, len(left), problem.left.shape[1]))
+    wide[0, :, : left.shape[1]], wide[1, :, : right.shape[1]] = left, 2 * right
+    return problem._replace(
+        left=np.vstack([wide[0], problem.left]),
+        right=np.vstack([wide[1], problem.right]),
+        signed=problem.signed + len(left),
+    )
 
 
 def _interior(problem: _Inequality, rows, weight_decay, pairs) -> Matrix | None:

@@ -25,6 +25,7 @@ from jaxcone import (
 )
 
 from ..kernels import relu_moments
+from .lifted_interior import LiftedForm
 
 
 class LiftedData(eqx.Module):
@@ -189,6 +190,19 @@ class LiftedProgram(AbstractConeProgram[LiftedFactor]):
 
     def equilibrate(self):
         return _equilibrate(self)
+
+    def interior(self):
+        _, primal, _ = _gaussian_scale(self)
+        dual = 2 * self.cost_v
+        scaled = LiftedProgram(
+            rows=self.rows,
+            readout=self.readout * jnp.sqrt(primal / dual),
+            targets=self.targets / jnp.sqrt(primal * dual),
+            cost=self.cost / dual,
+            cost_v=self.cost_v / dual,
+            pairs=self.pairs,
+        )
+        return LiftedForm(scaled, primal, dual)
 
 
 def lifted_program(data: LiftedData) -> LiftedProgram:

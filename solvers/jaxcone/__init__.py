@@ -17,6 +17,7 @@ from .cones import (
     svec as svec,
 )
 from .davis_yin import DavisYinSolution as DavisYinSolution, davis_yin as davis_yin
+from .interior_form import AbstractInteriorForm as AbstractInteriorForm, DenseForm as DenseForm
 from .interior_point import InteriorPoint as InteriorPoint, step_cost as step_cost
 from .layer import ConeLayer as ConeLayer
 from .program import (
@@ -46,3 +47,4 @@ from .solve import (
 )
 from .solver import AbstractSolver as AbstractSolver
 from .splitting import Splitting as Splitting
+from .symmetric import Layout as Layout

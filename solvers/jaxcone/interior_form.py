@@ -75,9 +75,9 @@ class AbstractInteriorForm(eqx.Module):
         """(numbers held, operations) of forming the normal matrix, beyond the matrix itself."""
 
     @property
+    @abc.abstractmethod
     def size(self) -> int:
         """n, the side of the matrix that is factored in every step."""
-        return self.linear().shape[0]
 
 
 class DenseForm(AbstractInteriorForm):
@@ -124,6 +124,10 @@ class DenseForm(AbstractInteriorForm):
 
     def twin(self):
         return self.program, self.scaling
+
+    @property
+    def size(self):
+        return self.program.c.shape[0]
 
     def cost(self):
         m, n = self.program.b.shape[0], self.program.c.shape[0]
