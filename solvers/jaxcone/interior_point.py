@@ -346,17 +346,18 @@ class _System(eqx.Module):
         counts by (W'W)^-1 there, and the dual equation would not hold to better than that.
         """
         layout = self.form.layout
-        u = [-block for block in scaled]
-        dx, free = jnp.zeros_like(right), jnp.zeros_like(equal)
-        for _ in range(refinements + 1):
+
+        def correct(_, sums):
+            dx, free, u = sums
             z = layout.join(_each("to_dual", self.scaling, u), free)
             off = right - self.form.quadratic(dx) - self.form.adjoint(z)
             off_equal = equal - self.form.operator(dx)[layout.equalities]
             more, more_free = self._once(off, off_equal)
-            image = layout.split(self.form.operator(more))
-            dx, free = dx + more, free + more_free
-            u = _sum(u, _each("down", self.scaling, image))
-        return dx, free, u
+            image = _each("down", self.scaling, layout.split(self.form.operator(more)))
+            return dx + more, free + more_free, _sum(u, image)
+
+        start = jnp.zeros_like(right), jnp.zeros_like(equal), [-block for block in scaled]
+        return jax.lax.fori_loop(0, refinements + 1, correct, start)
 
     def _once(self, right: Array, equal: Array) -> tuple[Array, Array]:
         if not self.rows.shape[0]:
