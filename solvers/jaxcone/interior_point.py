@@ -236,7 +236,7 @@ def _start(solver: InteriorPoint, form: AbstractInteriorForm) -> Iterate:
 # SDPT3's rule (Toh, Todd and Tutuncu, 1999): nearer to the boundary the better the prediction was.
 LEAST_FRACTION, MORE_FRACTION = 0.9, 0.09
 # Of the step, as a sign that the arithmetic gives out; and steps without any progress.
-SHORTEST, PATIENCE = 1e-6, 15
+SHORTEST, PATIENCE = 1e-6, 10
 
 
 def _step(solver: InteriorPoint, prepared: PreparedForm, state: InteriorState) -> InteriorState:
