@@ -36,8 +36,11 @@ SUITES = {
 CASES = [pytest.param(suite, name, id=name) for suite, listed in SUITES.items() for name in listed]
 
 
-def solve(problem: cp.Problem, **options) -> float:
-    return problem.solve(solver=CVXPYSolver(), **options)
+METHODS = ["splitting", "interior_point"]
+
+
+def solve(problem: cp.Problem, method="splitting", **options) -> float:
+    return problem.solve(solver=CVXPYSolver(method), **options)
 
 
 def steps(problem: cp.Problem) -> int:
@@ -56,17 +59,19 @@ def polyhedral(rng: np.random.Generator) -> cp.Problem:
     return cp.Problem(cp.Minimize(rng.standard_normal(8) @ x), [A @ x <= 1, cp.abs(x) <= 5])
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("suite, name", CASES)
-def test_standard_problem(suite, name):
+def test_standard_problem(suite, name, method):
     # The default backend of CVXPY cannot do three axes, and warns that it takes this one.
     options = {"canon_backend": "SCIPY"} if name == "sdp_batched" else {}
-    getattr(suite, f"test_{name}")(CVXPYSolver(), **options)
+    getattr(suite, f"test_{name}")(CVXPYSolver(method), **options)
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", BY_HAND)
-def test_standard_problem_by_hand(name):
+def test_standard_problem_by_hand(name, method):
     problem = getattr(standard, name)()
-    problem.solve(CVXPYSolver())
+    problem.solve(CVXPYSolver(method))
     problem.verify_objective(4)
     problem.verify_primal_values(4)
     problem.check_primal_feasibility(4)
