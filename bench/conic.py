@@ -5,10 +5,11 @@
 
 Run it from the project's root. All solvers get the same arrays P, c, A, b of
 min 1/2 x'Px + c'x, Ax + s = b, s in K, and each may use its own form of them (sparse, other triangle).
-jaxcone (the splitting method; `jaxcone IP` is its interior-point method) solves a batch as one
-`jit(vmap(...))`, Moreau as `vmap` of its solver, SCS and Clarabel in a loop. Compilation is outside our time, equilibration and factorisation are inside; SCS's set-up is
-outside its time, Clarabel's inside. Every timed run starts cold: a second `solve` of one SCS object
-profits from the first even with `warm_start=False` (seen: 100 steps instead of 1500).
+jaxcone (its splitting method; `jaxcone IP` is its interior-point method) solves a batch as one
+`jit(vmap(...))`, Moreau as `vmap` of its solver, SCS and Clarabel in a loop. Compilation is outside our
+time, equilibration and factorisation are inside; SCS's set-up is outside its time, Clarabel's inside.
+Every timed run starts cold: a second `solve` of one SCS object profits from the first even with
+`warm_start=False` (seen: 100 steps instead of 1500).
 
 `error` is the largest DIMACS error over the batch, recomputed in NumPy from the data and the returned
 (x, s, y). A solver whose error misses the tolerance is run again with its own tolerance ten times

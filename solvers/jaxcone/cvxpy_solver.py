@@ -43,13 +43,12 @@ except ImportError:
     SvecPSD = TriangleKind = None
 
 
-
 @dataclasses.dataclass(frozen=True)
 class Method:
     """Settings of a solver, those that differ from its own here, and blocks of steps per chunk."""
 
     settings: type[AbstractSolver]
-    defaults: Mapping[str, Any]
+    defaults: dict[str, Any]
     chunk: int
     verbose_chunk: int
 
@@ -102,7 +101,7 @@ class CVXPYSolver(ConicSolver):
     **Methods**: `"splitting"` and `"interior_point"`, `jaxcone.Splitting` and `jaxcone.InteriorPoint`.
     (CVXPY's `solve` has a `method` of its own, so ours is named here.)
 
-    **Options** are the fields of the method's class; `max_steps` of the splitting is 20000 unless given.
+    **Options** are the fields of the method's class; the splitting's `max_steps` is 20000 unless given.
     `warm_start=True`, CVXPY's default, starts from the last solution of the same problem, except that
     the interior-point method always starts afresh. `verbose=True` prints a line with the residuals
     every ten blocks of steps, or at each step of the interior-point method.
