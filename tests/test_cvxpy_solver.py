@@ -37,7 +37,7 @@ SUITES = {
 QUICK = ["lp_1", "qp_0", "socp_1", "sdp_1min", "lp_ineq_constraints"]
 
 
-METHODS = ["splitting", "interior_point"]
+METHODS = ["splitting", pytest.param("interior_point", marks=pytest.mark.slow)]
 
 
 def cases(named: list[tuple]) -> list:
@@ -290,7 +290,7 @@ class TestStatus:
 class TestInteriorPoint:
     """Its own options, statuses and compilations; on one shape of program, to compile it once."""
 
-    def test_accurate_and_interchangeable_with_the_splitting(self, rng):
+    def test_accurate_in_few_steps(self, rng):
         problem = polyhedral(rng)
         value = solve(problem, "interior_point")
         found = problem.solver_stats.extra_stats
@@ -299,7 +299,6 @@ class TestInteriorPoint:
         assert value == pytest.approx(problem.solve(solver=cp.CLARABEL), rel=1e-7)
         solve(problem, "interior_point")  # no warm start, and no harm from the offer of one
         assert steps(problem) == int(found.steps)
-        assert solve(problem, "splitting") == pytest.approx(value, rel=1e-4)
 
     def test_numbers_do_not_recompile(self, rng, monkeypatch):
         problem, traced = polyhedral(rng), []
