@@ -5,10 +5,11 @@
 
 Run it from the project's root. All solvers get the same arrays P, c, A, b of
 min 1/2 x'Px + c'x, Ax + s = b, s in K, and each may use its own form of them (sparse, other triangle).
-jaxcone solves a batch as one `jit(vmap(...))`, Moreau as `vmap` of its solver, SCS and Clarabel in a
-loop. Compilation is outside our time, equilibration and factorisation are inside; SCS's set-up is
-outside its time, Clarabel's inside. Every timed run starts cold: a second `solve` of one SCS object
-profits from the first even with `warm_start=False` (seen: 100 steps instead of 1500).
+jaxcone (its splitting method; `jaxcone IP` is its interior-point method) solves a batch as one
+`jit(vmap(...))`, Moreau as `vmap` of its solver, SCS and Clarabel in a loop. Compilation is outside our
+time, equilibration and factorisation are inside; SCS's set-up is outside its time, Clarabel's inside.
+Every timed run starts cold: a second `solve` of one SCS object profits from the first even with
+`warm_start=False` (seen: 100 steps instead of 1500).
 
 `error` is the largest DIMACS error over the batch, recomputed in NumPy from the data and the returned
 (x, s, y). A solver whose error misses the tolerance is run again with its own tolerance ten times
@@ -185,6 +186,18 @@ def error(problem: Batch, points: Points) -> float:
 
 
 def with_jaxcone(problem: Batch, tolerance: float) -> Callable[[], Run]:
+    import jaxcone
+
+    return _vmapped(problem, jaxcone.Splitting(tolerance=tolerance, max_steps=20000))
+
+
+def with_interior_point(problem: Batch, tolerance: float) -> Callable[[], Run]:
+    import jaxcone
+
+    return _vmapped(problem, jaxcone.InteriorPoint(tolerance=tolerance))
+
+
+def _vmapped(problem: Batch, solver: Any) -> Callable[[], Run]:
     import jax
     import jax.numpy as jnp
 
@@ -196,7 +209,6 @@ def with_jaxcone(problem: Batch, tolerance: float) -> Callable[[], Run]:
         *(jaxcone.SecondOrder(size) for size in problem.second_order),
         *(jaxcone.PSD(side) for side in problem.sides),
     ]
-    solver = jaxcone.Splitting(tolerance=tolerance, max_steps=20000)
     shared = bool(np.all(problem.A == problem.A[0])) and problem.P is None
     arrays = [problem.P, problem.c, problem.A[0] if shared else problem.A, problem.b]
     arrays = [None if part is None else jnp.asarray(part) for part in arrays]
@@ -337,6 +349,7 @@ def _upper_order(problem: Batch) -> np.ndarray:
 
 SOLVERS: dict[str, Solver] = {
     "jaxcone": with_jaxcone,
+    "jaxcone IP": with_interior_point,
     "SCS": with_scs,
     "Clarabel": with_clarabel,
     "Moreau": with_moreau,
@@ -380,7 +393,7 @@ def main(arguments: list[str] | None = None) -> None:
         print("Moreau is left out (pip install moreau).")
     print(f"jax {jax.__version__}, {jax.devices()[0]}, {os.cpu_count()} cores")
     print(
-        f"{'problem':10s} {'batch':>5s} {'solver':9s} {'seconds':>9s} {'ratio':>7s} {'error':>8s} eps"
+        f"{'problem':10s} {'batch':>5s} {'solver':10s} {'seconds':>9s} {'ratio':>7s} {'error':>8s} eps"
     )
     with jax.enable_x64(True):
         for family in chosen.families:
@@ -391,12 +404,12 @@ def main(arguments: list[str] | None = None) -> None:
                     try:
                         seconds, found, own = measure(solver, whole.head(batch), chosen.tolerance)
                     except Exception as failure:  # a peer's failure is a result, and printed as one
-                        print(f"{family:10s} {batch:5d} {name:9s} failed: {failure}")
+                        print(f"{family:10s} {batch:5d} {name:10s} failed: {failure}")
                         continue
                     ours = seconds if ours is None else ours
                     missed = "" if found <= chosen.tolerance else "  missed"
                     print(
-                        f"{family:10s} {batch:5d} {name:9s} {seconds:9.4f} {seconds / ours:7.2f} "
+                        f"{family:10s} {batch:5d} {name:10s} {seconds:9.4f} {seconds / ours:7.2f} "
                         f"{found:8.1e} {own:.0e}{missed}",
                         flush=True,
                     )

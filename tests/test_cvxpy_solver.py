@@ -33,11 +33,27 @@ SUITES = {
     standard.StandardTestSDPs: SDP,
     standard.StandardTestInfeasibleProblems: INFEASIBLE,
 }
-CASES = [pytest.param(suite, name, id=name) for suite, listed in SUITES.items() for name in listed]
+# One program of each kind; the others, each of a shape of its own to compile, are slow.
+QUICK = ["lp_1", "qp_0", "socp_1", "sdp_1min", "lp_ineq_constraints"]
 
 
-def solve(problem: cp.Problem, **options) -> float:
-    return problem.solve(solver=CVXPYSolver(), **options)
+METHODS = ["splitting", pytest.param("interior_point", marks=pytest.mark.slow)]
+
+
+def cases(named: list[tuple]) -> list:
+    """The standard problems (..., name) with each method."""
+    found = []
+    for *suite, name in named:
+        found.append(pytest.param(*suite, name, "splitting", id=name))
+        marks = [] if name in QUICK else [pytest.mark.slow]
+        found.append(
+            pytest.param(*suite, name, "interior_point", id=f"{name}-interior_point", marks=marks)
+        )
+    return found
+
+
+def solve(problem: cp.Problem, method="splitting", **options) -> float:
+    return problem.solve(solver=CVXPYSolver(method), **options)
 
 
 def steps(problem: cp.Problem) -> int:
@@ -56,17 +72,20 @@ def polyhedral(rng: np.random.Generator) -> cp.Problem:
     return cp.Problem(cp.Minimize(rng.standard_normal(8) @ x), [A @ x <= 1, cp.abs(x) <= 5])
 
 
-@pytest.mark.parametrize("suite, name", CASES)
-def test_standard_problem(suite, name):
+@pytest.mark.parametrize(
+    "suite, name, method",
+    cases([(suite, name) for suite, listed in SUITES.items() for name in listed]),
+)
+def test_standard_problem(suite, name, method):
     # The default backend of CVXPY cannot do three axes, and warns that it takes this one.
     options = {"canon_backend": "SCIPY"} if name == "sdp_batched" else {}
-    getattr(suite, f"test_{name}")(CVXPYSolver(), **options)
+    getattr(suite, f"test_{name}")(CVXPYSolver(method), **options)
 
 
-@pytest.mark.parametrize("name", BY_HAND)
-def test_standard_problem_by_hand(name):
+@pytest.mark.parametrize("name, method", cases([(name,) for name in BY_HAND]))
+def test_standard_problem_by_hand(name, method):
     problem = getattr(standard, name)()
-    problem.solve(CVXPYSolver())
+    problem.solve(CVXPYSolver(method))
     problem.verify_objective(4)
     problem.verify_primal_values(4)
     problem.check_primal_feasibility(4)
@@ -119,29 +138,30 @@ def test_matrices_for_earlier_versions_of_cvxpy(rng):
     assert end == 7
 
 
+@pytest.mark.parametrize("method", METHODS)
 class TestWithoutConstraints:
-    def test_bounded(self):
+    def test_bounded(self, method):
         x = cp.Variable(2)
-        solve(cp.Problem(cp.Minimize(cp.sum_squares(x - np.array([1, 2])))))
+        solve(cp.Problem(cp.Minimize(cp.sum_squares(x - np.array([1, 2])))), method)
         np.testing.assert_allclose(x.value, [1, 2], atol=1e-6)
 
-    def test_unbounded(self):
+    def test_unbounded(self, method):
         x = cp.Variable(2)
         problem = cp.Problem(cp.Minimize(cp.square(x[0] - 1) + x[1]))
-        assert solve(problem) == -np.inf
+        assert solve(problem, method) == -np.inf
         assert problem.status == cp.UNBOUNDED
 
-    def test_zero_objective(self):
+    def test_zero_objective(self, method):
         x = cp.Variable(2)
-        assert solve(cp.Problem(cp.Minimize(cp.sum(0 * x)))) == 0
+        assert solve(cp.Problem(cp.Minimize(cp.sum(0 * x))), method) == 0
         assert x.value is not None
 
-    def test_variables_of_size_zero(self):
+    def test_variables_of_size_zero(self, method):
         x = cp.Variable(0)
-        assert solve(cp.Problem(cp.Minimize(cp.sum(x) + 1), [x >= 1])) == 1
+        assert solve(cp.Problem(cp.Minimize(cp.sum(x) + 1), [x >= 1]), method) == 1
 
-    def test_no_variables(self):
-        assert solve(cp.Problem(cp.Minimize(3))) == 3
+    def test_no_variables(self, method):
+        assert solve(cp.Problem(cp.Minimize(3)), method) == 3
 
 
 class TestBoundsAtInfinity:
@@ -188,10 +208,25 @@ class TestRefused:
 
     def test_unknown_option(self):
         problem = cp.Problem(cp.Minimize(cp.Variable()))
-        with pytest.raises(
-            ValueError, match="no option 'eps', 'verbosity'; .*tolerance, max_steps"
-        ):
+        unknown = "no option 'eps', 'verbosity' with the method 'splitting'; .*tolerance, max_steps"
+        with pytest.raises(ValueError, match=unknown):
             solve(problem, eps=1e-3, tolerance=1e-3, verbosity=2)
+
+    def test_option_of_the_other_method(self):
+        problem = cp.Problem(cp.Minimize(cp.Variable()))
+        for method, option in [("splitting", "refinements"), ("interior_point", "check_every")]:
+            with pytest.raises(ValueError, match=f"'{option}' with the method '{method}'; "):
+                solve(problem, method, **{option: 1})
+
+    def test_unknown_method(self):
+        with pytest.raises(ValueError, match="must be one of 'splitting', 'interior_point', got 3"):
+            CVXPYSolver(3)  # pyright: ignore[reportArgumentType]
+
+    def test_a_problem_beyond_the_memory_limit(self):
+        x = cp.Variable(20)
+        problem = cp.Problem(cp.Minimize(cp.sum(x)), [x >= 1])
+        with pytest.raises(ValueError, match="InteriorPoint: .* use Splitting"):
+            solve(problem, "interior_point", memory_limit=1e3)
 
     @pytest.mark.parametrize(
         "option", [{"tolerance": np.nan}, {"tolerance": 0.0}, {"max_steps": 0}, {"max_steps": 1e3}]
@@ -235,11 +270,12 @@ class TestStatus:
         with pytest.raises(cp.SolverError, match="'JAXCONE' failed"):
             solve(problem)
 
-    def test_infeasible_has_a_proof(self):
+    @pytest.mark.parametrize("method", METHODS)
+    def test_infeasible_has_a_proof(self, method):
         x = cp.Variable(2)
         A, b = np.array([[1.0, 2], [-2, -4]]), np.array([1, -3])
         problem = cp.Problem(cp.Minimize(cp.sum_squares(x)), [A @ x <= b])
-        assert solve(problem) == np.inf and problem.status == cp.INFEASIBLE
+        assert solve(problem, method) == np.inf and problem.status == cp.INFEASIBLE
         y = problem.constraints[0].dual_value
         assert np.all(y >= 0) and b @ y == pytest.approx(-1)
         np.testing.assert_allclose(A.T @ y, 0, atol=1e-6)
@@ -249,6 +285,49 @@ class TestStatus:
         problem = cp.Problem(cp.Maximize(x[0]), [x[0] >= x[1]])
         assert solve(problem) == np.inf and problem.status == cp.UNBOUNDED
         assert x.value is None and problem.constraints[0].dual_value is None
+
+
+class TestInteriorPoint:
+    """Its own options, statuses and compilations; on one shape of program, to compile it once."""
+
+    def test_accurate_in_few_steps(self, rng):
+        problem = polyhedral(rng)
+        value = solve(problem, "interior_point")
+        found = problem.solver_stats.extra_stats
+        assert problem.status == cp.OPTIMAL and steps(problem) <= 30
+        assert found.status == jaxcone.Status.solved and float(found.residuals.worst) <= 1e-8
+        assert value == pytest.approx(problem.solve(solver=cp.CLARABEL), rel=1e-7)
+        solve(problem, "interior_point")  # no warm start, and no harm from the offer of one
+        assert steps(problem) == int(found.steps)
+
+    def test_numbers_do_not_recompile(self, rng, monkeypatch):
+        problem, traced = polyhedral(rng), []
+        step = counted("jaxcone.interior_point", "_step", traced)
+        monkeypatch.setattr(sys.modules["jaxcone.interior_point"], "_step", step)
+        solve(problem, "interior_point", tolerance=1e-3, refinements=1)
+        solve(problem, "interior_point", tolerance=1e-6, max_steps=50, refinements=1)
+        assert traced == ["_step"]
+
+    def test_step_limit(self, rng):
+        problem = polyhedral(rng)
+        with pytest.warns(UserWarning, match="may be inaccurate"):
+            value = solve(problem, "interior_point", max_steps=2)
+        assert problem.status == cp.USER_LIMIT and steps(problem) == 2
+        assert np.isfinite(value) and problem.constraints[0].dual_value is not None
+
+    def test_stalled(self, rng):
+        problem = polyhedral(rng)
+        with pytest.warns(UserWarning, match="may be inaccurate"):
+            value = solve(problem, "interior_point", tolerance=1e-22)
+        assert problem.solver_stats.extra_stats.status == jaxcone.Status.stalled
+        assert problem.status == cp.USER_LIMIT
+        assert value == pytest.approx(problem.solve(solver=cp.CLARABEL), rel=1e-7)
+
+    def test_a_line_per_step(self, rng, capsys):
+        problem = polyhedral(rng)
+        solve(problem, "interior_point", verbose=True)
+        lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("jaxcone")]
+        assert [int(line.split()[2]) for line in lines] == [*range(1, steps(problem) + 1)]
 
 
 class TestParameters:
@@ -289,7 +368,8 @@ class TestParameters:
 
     def test_two_solvers_are_one(self):
         assert CVXPYSolver() == CVXPYSolver() and CVXPYSolver() != cp.CLARABEL
-        assert len({CVXPYSolver(), CVXPYSolver()}) == 1
+        assert CVXPYSolver("interior_point") != CVXPYSolver("splitting") == CVXPYSolver()
+        assert len({CVXPYSolver(), CVXPYSolver("splitting"), CVXPYSolver("interior_point")}) == 2
 
 
 class TestVerbose:

@@ -14,7 +14,7 @@ import optax
 import pytest
 
 import jaxcone
-from jaxcone import ConeLayer, ConeProgram, Nonnegative, Splitting, Status, Zero
+from jaxcone import ConeLayer, ConeProgram, InteriorPoint, Nonnegative, Splitting, Status, Zero
 
 module: Any = sys.modules["jaxcone.report"]  # `jaxcone.report` is the function of that name
 
@@ -111,6 +111,15 @@ def test_the_solution_of_a_layer_tells_lanes_without_one(rng):
     assert list(found.status == Status.primal_infeasible) == [False, True]
     np.testing.assert_allclose(found.x[0], simplex_projection(points[0])[0], atol=1e-8)
     assert np.all(np.isnan(found.x[1]))
+
+
+def test_a_layer_takes_any_solver(rng):
+    point = rng.standard_normal(SIZE)
+    layer = ConeLayer(OntoSimplex(np.array(2.0)), InteriorPoint(tolerance=1e-11))
+    projected, jacobian = simplex_projection(2 * point)
+    found, x = jax.jacfwd(lambda p: (layer(p),) * 2, has_aux=True)(point)
+    np.testing.assert_allclose(x, projected, atol=1e-9)
+    np.testing.assert_allclose(found, 2 * jacobian, atol=1e-6)
 
 
 # --- progress -------------------------------------------------------------------------------------

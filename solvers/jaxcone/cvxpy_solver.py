@@ -3,6 +3,7 @@
     import jaxcone.cvxpy_solver
 
     problem.solve(solver=jaxcone.cvxpy_solver.CVXPYSolver(), tolerance=1e-9, max_steps=50000)
+    problem.solve(solver=jaxcone.cvxpy_solver.CVXPYSolver("interior_point"), tolerance=1e-9)
     problem.solver_stats.extra_stats.residuals  # of the jaxcone.Solution
 
 Linear, second-order and PSD constraints with linear or convex quadratic objectives, in float64. CVXPY
@@ -13,7 +14,7 @@ this module.
 import dataclasses
 import time
 from collections.abc import Mapping, MutableMapping
-from typing import Any
+from typing import Any, Literal
 
 import cvxpy.settings as names
 import jax
@@ -27,8 +28,10 @@ from cvxpy.reductions.solvers.conic_solvers.conic_solver import ConicSolver
 
 from .cone_program import ConeProgram
 from .cones import PSD, AbstractCone, Nonnegative, SecondOrder, Zero
+from .interior_point import InteriorPoint
 from .solution import Solution, Status
 from .solve import solve_in_chunks
+from .solver import AbstractSolver
 from .splitting import Splitting
 
 # Since 1.9 CVXPY turns the matrices of PSD constraints into vectors and their duals into matrices, by
@@ -39,10 +42,24 @@ try:
 except ImportError:
     SvecPSD = TriangleKind = None
 
-OPTIONS = tuple(field.name for field in dataclasses.fields(Splitting))
-# Users of models expect an answer rather than a limit: proofs of infeasibility often take longer than
-# the 5000 steps of `Splitting`.
-DEFAULTS: dict[str, Any] = {"max_steps": 20000}
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """Settings of a solver, those that differ from its own here, and blocks of steps per chunk."""
+
+    settings: type[AbstractSolver]
+    defaults: dict[str, Any]
+    chunk: int
+    verbose_chunk: int
+
+
+METHODS = {
+    # Users of models expect an answer rather than a limit: proofs of infeasibility often take longer
+    # than the 5000 steps of `Splitting`.
+    "splitting": Method(Splitting, {"max_steps": 20000}, 10, 10),
+    # Most programs end within the first chunk, and going on would be a second compilation.
+    "interior_point": Method(InteriorPoint, {}, 30, 1),
+}
 # CVXPY reads this one itself, but hands it on.
 IGNORED = ("use_quad_obj",)
 
@@ -51,6 +68,7 @@ LABELS = (
     (Status.solved, names.OPTIMAL),
     (Status.inaccurate, names.OPTIMAL_INACCURATE),
     (Status.max_steps, names.USER_LIMIT),
+    (Status.stalled, names.USER_LIMIT),
     (Status.primal_infeasible, names.INFEASIBLE),
     (Status.dual_infeasible, names.UNBOUNDED),
     (Status.nonfinite, names.SOLVER_ERROR),
@@ -78,26 +96,32 @@ class Answer:
 
 
 class CVXPYSolver(ConicSolver):
-    """jaxcone as a solver of CVXPY: `problem.solve(solver=CVXPYSolver(), **options)`.
+    """jaxcone as a solver of CVXPY: `problem.solve(solver=CVXPYSolver(method), **options)`.
 
-    **Options** are the fields of `jaxcone.Splitting`; here `max_steps` is 20000 unless given.
-    `warm_start=True`, CVXPY's default, starts from the last solution of the same problem.
-    `verbose=True` prints a line with the residuals every ten blocks of steps.
+    **Methods**: `"splitting"` and `"interior_point"`, `jaxcone.Splitting` and `jaxcone.InteriorPoint`.
+    (CVXPY's `solve` has a `method` of its own, so ours is named here.)
+
+    **Options** are the fields of the method's class; the splitting's `max_steps` is 20000 unless given.
+    `warm_start=True`, CVXPY's default, starts from the last solution of the same problem, except that
+    the interior-point method always starts afresh. `verbose=True` prints a line with the residuals
+    every ten blocks of steps, or at each step of the interior-point method.
 
     **Results**: values of variables and constraints (at an infeasible problem the latter are a proof
     of it), and in `problem.solver_stats` the number of steps, the seconds (with those of compilation,
     once per shape of program) and, as `extra_stats`, the `jaxcone.Solution` of the program that CVXPY
     made of the problem. Its arrays are float64: compute with them under `jax.enable_x64(True)`.
 
-    **Status**: optimal if solved, optimal_inaccurate if the step limit was reached near the tolerance,
-    user_limit if it was reached far from it, infeasible, unbounded. CVXPY raises its `SolverError` for
-    a point that is not finite, and for exponential and power cones and integers.
+    **Status**: optimal if solved, optimal_inaccurate if it ended near the tolerance, user_limit if it
+    ended far from it (at the step limit, or because no progress was possible), infeasible, unbounded.
+    CVXPY raises its `SolverError` for a point that is not finite, and for exponential and power cones
+    and integers.
 
     A is stored as a dense array, 8 m n bytes, whatever its sparsity.
 
-    Raises a `ValueError` for an option that does not exist or is out of range, for a constraint that
-    equates with infinity or asks for more, and for a quadratic objective that is not convex. Ctrl-C is
-    a `KeyboardInterrupt`, at the next ten blocks of steps.
+    Raises a `ValueError` for a method or an option that does not exist or is out of range, for a
+    constraint that equates with infinity or asks for more, for a quadratic objective that is not
+    convex, and for a problem too large for the interior-point method (`InteriorPoint.memory_limit`).
+    Ctrl-C is a `KeyboardInterrupt`, after ten blocks of steps (30 of the interior-point method).
     """
 
     MIP_CAPABLE = False
@@ -106,13 +130,20 @@ class CVXPYSolver(ConicSolver):
     PSD_TRIANGLE_KIND = TriangleKind and TriangleKind.LOWER
     PSD_SQRT2_SCALING = True
 
+    def __init__(self, method: Literal["splitting", "interior_point"] = "splitting"):
+        super().__init__()
+        if method not in METHODS:
+            known = ", ".join(map(repr, METHODS))
+            raise ValueError(f"CVXPYSolver: `method` must be one of {known}, got {method!r}.")
+        self.method = method
+
     # CVXPY keeps what it compiled, and the warm start, as long as a problem's solver stays the same:
-    # two of these are the same, so `solver=CVXPYSolver()` may be written in a loop.
+    # two of one method are the same, so `solver=CVXPYSolver()` may be written in a loop.
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other)
+        return type(self) is type(other) and vars(self) == vars(other)
 
     def __hash__(self) -> int:
-        return hash(type(self))
+        return hash((type(self), self.method))
 
     def name(self) -> str:
         """How CVXPY's messages call it."""
@@ -155,13 +186,18 @@ class CVXPYSolver(ConicSolver):
         """Solve what `apply` made of a problem. For CVXPY, which calls `invert` with the result."""
         started = time.perf_counter()
         with jax.enable_x64(True):
-            settings = _settings(solver_opts)
+            method = METHODS[self.method]
+            settings = _settings(self.method, solver_opts)
             instance = _instance(data, data[self.DIMS])
             known = solver_cache.get(self.name()) if solver_cache and warm_start else None
             points = _points(known, instance.program)
             prepared = time.perf_counter()
             solution = solve_in_chunks(
-                instance.program, settings, warm_start=points, watch=_print if verbose else None
+                instance.program,
+                settings,
+                warm_start=points,
+                blocks_per_chunk=method.verbose_chunk if verbose else method.chunk,
+                watch=_print if verbose else None,
             )
             if solution.status == Status.running:  # the only way to end early is Ctrl-C
                 raise KeyboardInterrupt
@@ -199,16 +235,18 @@ class CVXPYSolver(ConicSolver):
         return duals
 
 
-def _settings(options: Mapping[str, Any]) -> Splitting:
-    unknown = [name for name in options if name not in OPTIONS and name not in IGNORED]
+def _settings(method: str, options: Mapping[str, Any]) -> AbstractSolver:
+    kind = METHODS[method]
+    fields = tuple(field.name for field in dataclasses.fields(kind.settings))
+    unknown = [name for name in options if name not in fields and name not in IGNORED]
     if unknown:
         raise ValueError(
-            f"jaxcone has no option {', '.join(map(repr, unknown))}; its options are "
-            f"{', '.join(OPTIONS)}."
+            f"jaxcone has no option {', '.join(map(repr, unknown))} with the method {method!r}; its "
+            f"options are {', '.join(fields)}."
         )
-    given = {name: value for name, value in options.items() if name in OPTIONS}
+    given = {name: value for name, value in options.items() if name in fields}
     # As arrays: other numbers must not mean another compilation.
-    return jax.tree.map(np.asarray, Splitting(**(DEFAULTS | given)))
+    return jax.tree.map(np.asarray, kind.settings(**(kind.defaults | given)))
 
 
 def _instance(data: Mapping[str, Any], dims: Any) -> Instance:

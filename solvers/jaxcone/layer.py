@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from .cone_program import ConeProgram
 from .solution import Solution
 from .solve import solve
+from .solver import AbstractSolver
 from .splitting import Splitting
 
 
@@ -16,14 +17,15 @@ class ConeLayer(eqx.Module):
     """Parameters in, the optimal x of a convex program out, with derivatives (module `adjoint`).
 
     **Arguments:** `build` maps the layer's inputs to a `ConeProgram`; as an equinox module it may hold
-    weights of its own, which are trained with the model. `solver` are the settings of the solve.
+    weights of its own, which are trained with the model. `solver` are the settings of the solve:
+    `Splitting()` or `InteriorPoint()`.
 
     Acts on one example; `jax.vmap` it over a batch. Where a program has no solution, x is NaN: call
     `solution` to read its `status`.
     """
 
     build: Callable[..., ConeProgram]
-    solver: Splitting = Splitting()
+    solver: AbstractSolver = Splitting()
 
     def solution(self, *inputs: Any) -> Solution:
         """The whole `Solution` for these inputs."""
