@@ -285,7 +285,9 @@ def _judge(solver: InteriorPoint, state: InteriorState) -> Status:
     """Status of the best triple so far: from its residuals, never from the step counter alone."""
     found = state.residuals
     tolerance = solver.tolerance_for(found.primal.dtype)
-    stuck = ~state.sound | (state.length < SHORTEST) | (state.since >= PATIENCE)
+    # The direction may be long because it is a ray: then the next step tells.
+    short = (state.length < SHORTEST) & (state.suspicion == Status.running)
+    stuck = ~state.sound | short | (state.since >= PATIENCE)
     status = Status.where(state.steps >= solver.max_steps, Status.max_steps, Status.running)
     status = Status.where(stuck, Status.stalled, status)
     nearly = (status != Status.running) & (found.worst <= 100 * tolerance)
@@ -347,16 +349,18 @@ class _System(eqx.Module):
         """
         layout = self.form.layout
 
-        def correct(_, sums):
-            dx, free, u = sums
+        def correct(_, found):
+            dx, free, u = found
             z = layout.join(_each("to_dual", self.scaling, u), free)
             off = right - self.form.quadratic(dx) - self.form.adjoint(z)
             off_equal = equal - self.form.operator(dx)[layout.equalities]
             more, more_free = self._once(off, off_equal)
-            image = _each("down", self.scaling, layout.split(self.form.operator(more)))
-            return dx + more, free + more_free, _sum(u, image)
+            image = layout.split(self.form.operator(more))
+            u = _sum(u, _each("down", self.scaling, image))
+            return dx + more, free + more_free, u
 
         start = jnp.zeros_like(right), jnp.zeros_like(equal), [-block for block in scaled]
+        # A loop, so that there is less to compile.
         return jax.lax.fori_loop(0, refinements + 1, correct, start)
 
     def _once(self, right: Array, equal: Array) -> tuple[Array, Array]:
@@ -416,6 +420,7 @@ def _advance(
     equal, scaled = offset[layout.equalities], _each("down", scaling, layout.split(offset))
 
     by_tau = system.solve(-linear, equal, scaled, solver.refinements)
+    miss_x = after(miss_x, by_tau)
     apart = by_tau[0] - p.x / p.tau
     curvature = p.kappa / p.tau + dot(apart, form.quadratic(apart)) + _inner(by_tau[2], by_tau[2])
     slope = 2 * curved / p.tau + linear
