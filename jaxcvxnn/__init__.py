@@ -5,6 +5,7 @@ from .certificate import (
     certify_dual as certify_dual,
     certify_reduced as certify_reduced,
 )
+from .choice import choose_solver as choose_solver
 from .networks import TwoLayerReLU as TwoLayerReLU
 from .path import (
     PathPoint as PathPoint,

@@ -1,5 +1,6 @@
 """The solver's state on disk, so that a long solve can go on where it was, bit for bit."""
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -8,30 +9,26 @@ from typing import Any
 import equinox as eqx
 import numpy as np
 
-from jaxcone import Solution, Splitting, advance
+from jaxcone import AbstractSolver, InteriorPoint, Solution, Splitting, advance
 
 from .problem import TrainingProblem
 from .programs.lifted import LiftedProgram
 
-_VERSION = 1
+_VERSION = 2
+_METHODS = {method.__name__: method for method in (Splitting, InteriorPoint)}
 
 
 def save_solution(
-    path: str | Path, problem: TrainingProblem, solver: Splitting, solution: Solution
+    path: str | Path, problem: TrainingProblem, solver: AbstractSolver, solution: Solution
 ) -> None:
     """Write the solver's state and settings, and a fingerprint of the problem."""
     header = {
         "version": _VERSION,
         "problem": _fingerprint(problem),
-        "penalty": float(solver.penalty),
-        "relaxation": float(solver.relaxation),
-        "max_steps": int(solver.max_steps),
-        "tolerance": None if solver.tolerance is None else float(solver.tolerance),
-        "check_every": solver.check_every,
-        "memory": solver.memory,
-        "adapt_penalty": solver.adapt_penalty,
-        "ray_tolerance": None if solver.ray_tolerance is None else float(solver.ray_tolerance),
-        "history": solver.history,
+        "method": type(solver).__name__,
+        "settings": {
+            field.name: _plain(getattr(solver, field.name)) for field in dataclasses.fields(solver)
+        },
     }
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
@@ -43,7 +40,7 @@ def save_solution(
 
 def load_solution(
     path: str | Path, problem: TrainingProblem, program: LiftedProgram
-) -> tuple[Splitting, Solution]:
+) -> tuple[AbstractSolver, Solution]:
     """The settings and the solution written by `save_solution`.
 
     **Raises** a `ValueError` if the file is not a checkpoint or belongs to another problem.
@@ -59,12 +56,17 @@ def load_solution(
             raise ValueError(f"{path} has checkpoint version {version}; expected {_VERSION}.")
         if fingerprint != _fingerprint(problem):
             raise ValueError(f"{path} is a checkpoint of another training problem.")
-        solver = Splitting(**header)
+        solver = _METHODS[header["method"]](**header["settings"])
         like = advance(program, solver, blocks=0)
         try:
             return solver, eqx.tree_deserialise_leaves(file, like)
         except Exception as error:  # equinox, NumPy and the file system each have their own
             raise ValueError(f"{path} is damaged, or of another precision: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON has it."""
+    return np.asarray(value).item() if value is not None else None
 
 
 def _fingerprint(problem: TrainingProblem) -> str:

@@ -17,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxcone import Splitting, verified
+from jaxcone import AbstractSolver, verified
 
 from .certificate import Certificate
 from .insertion import refit_network
+from .choice import named_solver
 from .networks import TwoLayerReLU
 from .polish import merge, prune
 from .problem import TrainingProblem
@@ -154,7 +155,7 @@ def path(
     problem: TrainingProblem,
     weight_decays: Any,
     *,
-    solver: Splitting | None = None,
+    solver: AbstractSolver | str | None = None,
     width: int = 300,
     polish: bool = True,
     seed: int = 0,
@@ -301,7 +302,7 @@ class _Path:
         self.statuses = [""] * len(self.runs)
         self.steps = [0] * len(self.runs)
 
-    def __call__(self, solver: Splitting | None, *, polish: bool) -> list[PathPoint]:
+    def __call__(self, solver: AbstractSolver | str | None, *, polish: bool) -> list[PathPoint]:
         if self.runs[0].has_work:
             with self.clock.stage("solve"):
                 self._solve(solver)
@@ -331,7 +332,7 @@ class _Path:
             )
         ]
 
-    def _solve(self, solver: Splitting | None) -> None:
+    def _solve(self, solver: AbstractSolver | str | None) -> None:
         """Solve and round one after the other; a solver's state is kept only until the next."""
         last: Run | None = None
         for index, run in enumerate(self.runs):
@@ -386,7 +387,7 @@ class _Path:
         return lambda report: progress(dataclasses.replace(report, stage=report.stage + name))
 
 
-def _racing(solver: Splitting | None, last: Run | None, run: Run) -> list[Candidate]:
+def _racing(solver: AbstractSolver | str | None, last: Run | None, run: Run) -> list[Candidate]:
     """The settings to try at the next weight decay, and where they start. `last` is solved.
 
     Measured against one vmapped call over the weight decays in docs/math.md.
@@ -395,7 +396,7 @@ def _racing(solver: Splitting | None, last: Run | None, run: Run) -> list[Candid
         # NaN asks for the program's own start, so that one compiled chunk serves every weight decay.
         offset = lifted_program(run.data).offset()
         nowhere = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), (offset, offset))
-        return candidates(solver, nowhere)
+        return candidates(named_solver(solver, lifted_program(run.data)), nowhere)
     found = last.leader.found
     ratio = float(run.exact.weight_decay) / float(last.exact.weight_decay)
     # Near interpolation the moments stay and the multipliers are proportional to the weight decay.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxcone import Residuals, Solution, Splitting, Status, after, solve as solve_cone
+from jaxcone import AbstractSolver, Residuals, Solution, Status, after, solve as solve_cone
 
 from .certificate import Certificate, certify_dual, certify_reduced
 from .problem import TrainingProblem
@@ -57,14 +57,15 @@ class LiftedSolution(eqx.Module):
 def solve(
     problem: TrainingProblem | LiftedData,
     program: SDPRelaxation | None = None,
-    solver: Splitting | None = None,
+    solver: AbstractSolver | None = None,
     *,
     warm_start: LiftedSolution | Any = None,
 ) -> LiftedSolution:
     """Solve a convex program of a training problem; runs under `jit` and `vmap`.
 
     **Arguments:** `problem`, or the `data` of a `Reduction` (see `reduce`), which has fewer unknowns
-    and an interior; `program`, by default the relaxation; `solver`, by default `jaxcone.Splitting()`;
+    and an interior; `program`, by default the relaxation; `solver`, by default `jaxcone.Splitting()`, or
+    `jaxcone.InteriorPoint()`;
     `warm_start`, an earlier solution of the same shape, for instance at another weight decay.
 
     **Returns** a `LiftedSolution`; read its `status`. Nothing is raised for a poor solve.

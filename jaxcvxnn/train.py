@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcone import Solution, Splitting, Status, advance
+from jaxcone import AbstractSolver, Solution, Splitting, Status, advance
 
 from .certificate import Certificate, certify_reduced
+from .choice import describe_cost, method_name, named_solver
 from .checkpoint import load_solution, save_solution
 from .insertion import grow, pad
 from .networks import TwoLayerReLU
@@ -89,6 +90,7 @@ class TrainingResult(eqx.Module):
 # of these race, judged by the certified bound. See docs/math.md, "The penalty".
 CANDIDATE_PENALTIES = (10.0, 100.0, 1000.0)
 CHUNK_STEPS = 400
+INTERIOR_STEPS = 5
 DEFAULT_STEPS = 4000
 # A candidate ends when its bound has gained less than STALL, relative, in PATIENCE chunks running,
 # or when after two chunks its bound is below the part BEHIND of the best.
@@ -109,7 +111,7 @@ def train(
     weight_decay: Any = 0.1,
     *,
     program: str = "auto",
-    solver: Splitting | None = None,
+    solver: AbstractSolver | str | None = None,
     bias: bool = False,
     width: int = 300,
     polish: bool = True,
@@ -129,7 +131,8 @@ def train(
     - `X` (n, d), `Y` (n, c) or (n,), `weight_decay`, `bias`: see `TrainingProblem`. The solve runs
       in the precision of the data; the network and both bounds are in float64.
     - `program`: "auto" or "lifted", which for now mean the same.
-    - `solver`: settings of the splitting method; by default the penalty is chosen by trial.
+    - `solver`: "auto" (as None: see `choose_solver`), "interior_point", "splitting" (whose penalty is
+      chosen by trial), or settings, `jaxcone.InteriorPoint(...)` or `jaxcone.Splitting(...)`.
     - `width`: neurons at most.
     - `polish`: whether to improve the rounded network.
     - `seed`: for the random starts of the search for neurons that the polish adds.
@@ -237,7 +240,7 @@ class Run:
         self.leader: Candidate | None = None
 
     def __call__(
-        self, solver: Splitting | None, *, polish: bool, checkpoint: str | Path | None
+        self, solver: AbstractSolver | str | None, *, polish: bool, checkpoint: str | Path | None
     ) -> TrainingResult:
         status, message = "solved", "nothing to fit; the zero network is optimal"
         if self.has_work:
@@ -288,33 +291,38 @@ class Run:
         while racing and not self.clock.over(share):
             for candidate in list(racing):
                 found = self.clock.interruptible(lambda c=candidate: c.advance(cone_program))
+                ended = found is None or self.clock.over(share)
+                if candidate.found is not None and (ended or candidate.worth_certifying):
+                    bound = self._learn(cone_program, candidate.found, best)
+                    candidate.judge(bound)
+                    if bound > best or turns == 0:
+                        best, status = max(bound, best), _name(candidate.found.status)
+                        self.leader = candidate
+                        if checkpoint is not None:
+                            save_solution(
+                                checkpoint, self.exact, candidate.solver, candidate.found
+                            )
+                    turns += 1
                 if found is None:
                     return status
-                bound = self._learn(cone_program, found, best)
-                candidate.judge(bound)
-                if bound > best or turns == 0:
-                    best, status = max(bound, best), _name(found.status)
-                    self.leader = candidate
-                    if checkpoint is not None:
-                        save_solution(checkpoint, self.exact, candidate.solver, found)
-                turns += 1
                 if found.status != Status.running or candidate.stale >= PATIENCE:
                     racing.remove(candidate)
                 done = sum(c.steps for c in everyone)
                 left = sum(c.total - c.steps for c in racing)
                 self._report("solve", done, done + left)
-                if self.clock.over(share):
+                if ended:
                     break
             racing = [c for c in racing if not c.behind(best)]
         return ("time_limit" if racing else "stalled") if status == "running" else status
 
     def _candidates(
-        self, solver: Splitting | None, checkpoint: str | Path | None
+        self, solver: AbstractSolver | str | None, checkpoint: str | Path | None
     ) -> list["Candidate"]:
+        program = lifted_program(self.data)
         if checkpoint is not None and Path(checkpoint).exists():
-            saved, found = load_solution(checkpoint, self.exact, lifted_program(self.data))
-            return [Candidate(solver or saved, found)]
-        return candidates(solver)
+            saved, found = load_solution(checkpoint, self.exact, program)
+            return [Candidate(_same_method(solver, saved), found)]
+        return candidates(named_solver(solver, program))
 
     def _learn(self, cone_program: LiftedProgram, found: Solution, best: float) -> float:
         """The certified bound from this solution; both are kept if it is better than `best`."""
@@ -417,8 +425,9 @@ class Run:
     def _describe(self, status: str) -> str:
         data = self.reduction.data
         steps = 0 if self.solution is None else int(self.solution.steps)
+        method = "" if self.leader is None else method_name(self.leader.solver)
         return (
-            f"{data.pairs} directions of rank {data.rank}, {steps} splitting steps "
+            f"{data.pairs} directions of rank {data.rank}, {steps} {method} steps "
             f"({self.clock.stopped or status})"
         )
 
@@ -435,7 +444,7 @@ class Candidate:
     `start` is an (s, y) to begin at, for instance the solution at another weight decay.
     """
 
-    solver: Splitting
+    solver: AbstractSolver
     found: Solution | None = None
     start: Any = None
     bound: float = -math.inf
@@ -444,16 +453,24 @@ class Candidate:
 
     @property
     def total(self) -> int:
-        return int(self.solver.max_steps)
+        return int(self.solver.max_steps)  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def worth_certifying(self) -> bool:
+        """Whether the dual may say something: an interior point's does at the end alone."""
+        ended = self.found is not None and bool(self.found.status != Status.running)
+        return ended or isinstance(self.solver, Splitting)
 
     @property
     def steps(self) -> int:
         return 0 if self.found is None else int(self.found.steps)
 
     def advance(self, cone_program: LiftedProgram) -> Solution:
-        # A certificate costs as much as some hundred steps: later ones come half as often.
-        steps = CHUNK_STEPS if self.turns < 2 else 2 * CHUNK_STEPS
-        blocks = max(steps // self.solver.check_every, 1)
+        blocks = INTERIOR_STEPS
+        if isinstance(self.solver, Splitting):
+            # A certificate costs as much as some hundred steps: later ones come half as often.
+            steps = CHUNK_STEPS if self.turns < 2 else 2 * CHUNK_STEPS
+            blocks = max(steps // self.solver.check_every, 1)
         self.found = advance(
             cone_program, self.solver, self.found, warm_start=self.start, blocks=blocks
         )
@@ -469,7 +486,18 @@ class Candidate:
         return self.turns >= 2 and self.bound < BEHIND * best
 
 
-def candidates(solver: Splitting | None, start: Any = None) -> list[Candidate]:
+def _same_method(solver: AbstractSolver | str | None, saved: AbstractSolver) -> AbstractSolver:
+    """The settings to continue a checkpoint with; a `ValueError` for those of another method."""
+    if not isinstance(solver, AbstractSolver):
+        return saved
+    if type(solver) is not type(saved):
+        raise ValueError(
+            f"The checkpoint is one of {type(saved).__name__}; got {type(solver).__name__}."
+        )
+    return solver
+
+
+def candidates(solver: AbstractSolver | None, start: Any = None) -> list[Candidate]:
     """Those that race: these settings alone, or all candidate penalties."""
     if solver is not None:
         return [Candidate(solver, start=start)]
@@ -492,5 +520,5 @@ def _zero_network(features: int, outputs: int, bias: bool) -> TwoLayerReLU:
 
 
 def _name(status: Any) -> str:
-    names = ("running", "solved", "inaccurate", "max_steps", "nonfinite")
+    names = ("running", "solved", "inaccurate", "max_steps", "stalled", "nonfinite")
     return next(name for name in names if bool(status == getattr(Status, name)))

@@ -236,7 +236,7 @@ def _start(solver: InteriorPoint, form: AbstractInteriorForm) -> Iterate:
 # SDPT3's rule (Toh, Todd and Tutuncu, 1999): nearer to the boundary the better the prediction was.
 LEAST_FRACTION, MORE_FRACTION = 0.9, 0.09
 # Of the step, as a sign that the arithmetic gives out; and steps without any progress.
-SHORTEST, PATIENCE = 1e-6, 15
+SHORTEST, PATIENCE = 1e-6, 10
 
 
 def _step(solver: InteriorPoint, prepared: PreparedForm, state: InteriorState) -> InteriorState:
@@ -285,7 +285,9 @@ def _judge(solver: InteriorPoint, state: InteriorState) -> Status:
     """Status of the best triple so far: from its residuals, never from the step counter alone."""
     found = state.residuals
     tolerance = solver.tolerance_for(found.primal.dtype)
-    stuck = ~state.sound | (state.length < SHORTEST) | (state.since >= PATIENCE)
+    # The direction may be long because it is a ray: then the next step tells.
+    short = (state.length < SHORTEST) & (state.suspicion == Status.running)
+    stuck = ~state.sound | short | (state.since >= PATIENCE)
     status = Status.where(state.steps >= solver.max_steps, Status.max_steps, Status.running)
     status = Status.where(stuck, Status.stalled, status)
     nearly = (status != Status.running) & (found.worst <= 100 * tolerance)
@@ -346,17 +348,20 @@ class _System(eqx.Module):
         counts by (W'W)^-1 there, and the dual equation would not hold to better than that.
         """
         layout = self.form.layout
-        u = [-block for block in scaled]
-        dx, free = jnp.zeros_like(right), jnp.zeros_like(equal)
-        for _ in range(refinements + 1):
+
+        def correct(_, found):
+            dx, free, u = found
             z = layout.join(_each("to_dual", self.scaling, u), free)
             off = right - self.form.quadratic(dx) - self.form.adjoint(z)
             off_equal = equal - self.form.operator(dx)[layout.equalities]
             more, more_free = self._once(off, off_equal)
             image = layout.split(self.form.operator(more))
-            dx, free = dx + more, free + more_free
             u = _sum(u, _each("down", self.scaling, image))
-        return dx, free, u
+            return dx + more, free + more_free, u
+
+        start = jnp.zeros_like(right), jnp.zeros_like(equal), [-block for block in scaled]
+        # A loop, so that there is less to compile.
+        return jax.lax.fori_loop(0, refinements + 1, correct, start)
 
     def _once(self, right: Array, equal: Array) -> tuple[Array, Array]:
         if not self.rows.shape[0]:
@@ -415,6 +420,7 @@ def _advance(
     equal, scaled = offset[layout.equalities], _each("down", scaling, layout.split(offset))
 
     by_tau = system.solve(-linear, equal, scaled, solver.refinements)
+    miss_x = after(miss_x, by_tau)
     apart = by_tau[0] - p.x / p.tau
     curvature = p.kappa / p.tau + dot(apart, form.quadratic(apart)) + _inner(by_tau[2], by_tau[2])
     slope = 2 * curved / p.tau + linear
