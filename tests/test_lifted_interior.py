@@ -164,7 +164,7 @@ def test_lanes_are_solved_as_alone(rng):
     objective, status, steps = lanes(data, decays)
     for k, weight_decay in enumerate(decays):
         alone = solved(eqx.tree_at(lambda d: d.weight_decay, data, weight_decay))
-        assert status[k] == alone.status
+        assert jax.tree.map(lambda leaf, k=k: leaf[k], status) == alone.status
         assert steps[k] == alone.steps
         np.testing.assert_allclose(objective[k], alone.objective, rtol=1e-9)
 

@@ -15,7 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxcone import PSD, AbstractInteriorForm, Layout, Nonnegative, ProductCone, smat, svec
+from jaxcone import (
+    PSD,
+    AbstractInteriorForm,
+    EntryScaling,
+    Layout,
+    MatrixScaling,
+    Nonnegative,
+    ProductCone,
+    smat,
+    svec,
+)
 
 if TYPE_CHECKING:
     from .lifted import LiftedProgram
@@ -78,6 +88,7 @@ class LiftedForm(AbstractInteriorForm):
 
     def normal(self, scaling):
         of_moments, of_products = scaling
+        assert isinstance(of_moments, MatrixScaling) and isinstance(of_products, EntryScaling)
         index = _index(*self._sizes)
         pairs, rank, outputs = self._sizes
         inverse = _dot(of_moments.inverse[0].T, of_moments.inverse[0])
@@ -86,7 +97,7 @@ class LiftedForm(AbstractInteriorForm):
         second = np.concatenate([np.arange(pairs), index.columns])
         straight = inverse[first][:, first] * inverse[second][:, second]
         crossed = inverse[first][:, second] * inverse[second][:, first]
-        half = np.where(first == second, 0.5, 1.0).astype(inverse.dtype)
+        half = jnp.where(first == second, 0.5, 1.0).astype(inverse.dtype)
         full = 2 * half[:, None] * (straight + crossed) * half
         weights = self._directions.reshape(-1, 1)
         owner, on_b = np.repeat(np.arange(pairs), rank), pairs + index.on_b
@@ -184,7 +195,7 @@ class LiftedForm(AbstractInteriorForm):
     def _gradient(self, matrix: Array) -> Array:
         """The adjoint of `_moments` at a symmetric matrix."""
         index = _index(*self._sizes)
-        double = np.where(index.rows == index.columns, 1.0, 2.0).astype(matrix.dtype)
+        double = jnp.where(index.rows == index.columns, 1.0, 2.0).astype(matrix.dtype)
         gradient = double * matrix[index.rows, index.columns]
         folded = jnp.diagonal(matrix)[: self.program.pairs, None] * self._directions
         return gradient.at[index.on_b].add(folded.ravel())

@@ -47,4 +47,8 @@ from .solve import (
 )
 from .solver import AbstractSolver as AbstractSolver
 from .splitting import Splitting as Splitting
-from .symmetric import Layout as Layout
+from .symmetric import (
+    EntryScaling as EntryScaling,
+    Layout as Layout,
+    MatrixScaling as MatrixScaling,
+)

@@ -39,8 +39,7 @@ def solve(
     **Raises** `NotSolved` (which holds the solution) with `throw`, and a `ValueError` for `throw`
     under a transformation.
     """
-    solver = jax.tree.map(jnp.asarray, Splitting() if solver is None else solver)
-    solver.admit(program)
+    solver = _admitted(program, solver)
     solution = _solve(program, solver, _points(program, warm_start))
     if throw:
         _raise_unless_solved(solution)
@@ -141,8 +140,7 @@ def advance(
     Compiled once per program shape. A solution that has ended by the settings of `solver` is
     returned as it is; with more steps or a smaller tolerance than before it goes on.
     """
-    solver = jax.tree.map(jnp.asarray, Splitting() if solver is None else solver)
-    solver.admit(program)
+    solver = _admitted(program, solver)
     blocks_left = jnp.asarray(blocks)
     if solution is None:
         state = _first_chunk(program, solver, _points(program, warm_start), blocks_left)
@@ -176,6 +174,13 @@ def _some_blocks(solver, prepared, state, blocks):
 
 def _running(state):
     return state.status == Status.running
+
+
+def _admitted(program: AbstractConeProgram, solver: AbstractSolver | None) -> AbstractSolver:
+    """The solver, if it takes the program, with arrays for settings: new numbers compile nothing."""
+    given = Splitting() if solver is None else solver
+    given.admit(program)
+    return jax.tree.map(jnp.asarray, given)
 
 
 def _points(program, warm_start):
