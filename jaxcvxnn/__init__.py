@@ -1,5 +1,6 @@
 """Two-layer networks by convex optimisation, with bounds on the global optimum of training."""
 
+from .batch import CertifiedSolution as CertifiedSolution, solve_batch as solve_batch
 from .certificate import (
     Certificate as Certificate,
     certify_dual as certify_dual,

@@ -67,8 +67,8 @@ def repair_dual(
     **Arguments:** `rows` V (m, q), `readout` E (l, q), `targets` Y (l, c), `pairs` k and
     `multipliers` N (m, m) as in `LiftedData`. `accuracy` is the relative loss at which the
     iteration stops. Where a free R would mean more than `max_unknowns` unknowns, only one scale per
-    output is free, of the columns of `residual` (l, c), which is needed then. `free_entries` is how many
-    entries of N are free one by one.
+    output is free, of the columns of `residual` (l, c), which is needed then. `free_entries` is
+    how many entries of N are free one by one.
     """
     if not pairs:
         return None

@@ -20,8 +20,8 @@ from jaxtyping import Float, Int
 from jaxcone import AbstractSolver, verified
 
 from .certificate import Certificate
-from .insertion import refit_network
 from .choice import named_solver
+from .insertion import refit_network
 from .networks import TwoLayerReLU
 from .polish import merge, prune
 from .problem import TrainingProblem

@@ -64,9 +64,9 @@ def solve(
     """Solve a convex program of a training problem; runs under `jit` and `vmap`.
 
     **Arguments:** `problem`, or the `data` of a `Reduction` (see `reduce`), which has fewer unknowns
-    and an interior; `program`, by default the relaxation; `solver`, by default `jaxcone.Splitting()`, or
-    `jaxcone.InteriorPoint()`;
-    `warm_start`, an earlier solution of the same shape, for instance at another weight decay.
+    and an interior; `program`, by default the relaxation; `solver`, by default `jaxcone.Splitting()`,
+    or `jaxcone.InteriorPoint()`; `warm_start`, an earlier solution of the same shape, for instance
+    at another weight decay (an interior-point method makes no use of it).
 
     **Returns** a `LiftedSolution`; read its `status`. Nothing is raised for a poor solve.
     """

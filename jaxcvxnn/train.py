@@ -16,8 +16,8 @@ import numpy as np
 from jaxcone import AbstractSolver, Solution, Splitting, Status, advance
 
 from .certificate import Certificate, certify_reduced
-from .choice import describe_cost, method_name, named_solver
 from .checkpoint import load_solution, save_solution
+from .choice import method_name, named_solver
 from .insertion import grow, pad
 from .networks import TwoLayerReLU
 from .polish import polish as polish_network, prune
@@ -299,9 +299,7 @@ class Run:
                         best, status = max(bound, best), _name(candidate.found.status)
                         self.leader = candidate
                         if checkpoint is not None:
-                            save_solution(
-                                checkpoint, self.exact, candidate.solver, candidate.found
-                            )
+                            save_solution(checkpoint, self.exact, candidate.solver, candidate.found)
                     turns += 1
                 if found is None:
                     return status

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from jaxcone import Splitting
-from jaxcvxnn import TrainingProblem, TwoLayerReLU, certify_dual, reduce, train
+from jaxcvxnn import (
+    TrainingProblem,
+    TwoLayerReLU,
+    certify_dual,
+    reduce,
+    solve_batch,
+    train,
+)
 
 DATA = Path(
     os.environ.get("JAXCVXNN_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -32,7 +39,7 @@ OPTIMA = {
     ("iris", 0.1): [2.530227],
     ("iris", 0.01): [0.737551],
 }
-RELAXED = {("random", 0.1): [8.101424, 6.914969], ("random", 0.01): [0.848214]}
+RELAXED = {("random", 0.1): [8.101425, 6.915003], ("random", 0.01): [0.848214, 0.732782]}
 
 
 def load(name, *keys):
@@ -70,6 +77,30 @@ def test_spiral(weight_decay):
     [optimum] = OPTIMA["spiral", weight_decay]
     assert 0.75 * optimum <= result.lower_bound <= optimum
     assert result.upper_bound >= optimum * (1 - 1e-7)
+
+
+@pytest.mark.parametrize("weight_decay", [0.1, 0.01])
+def test_random_trials_to_the_relaxation(weight_decay):
+    """Interior point: the certified bound is the relaxation's value, never above the optimum."""
+    X, Y = load("random_trials_00_49.npz", "X", "Y")
+    problems = [TrainingProblem(X[k], Y[k], weight_decay) for k in range(8)]
+    distances = []
+    for k, found in enumerate(solve_batch(problems)):
+        bound, value = found.certificate.lower_bound, float(found.solution.objective)
+        distances.append((value - bound) / value)
+        if k < len(OPTIMA["random", weight_decay]):
+            assert 0 < bound <= OPTIMA["random", weight_decay][k]
+        if k < len(RELAXED["random", weight_decay]):
+            np.testing.assert_allclose(bound, RELAXED["random", weight_decay][k], rtol=3e-6)
+    assert max(distances) <= 1e-4
+    assert np.mean(np.asarray(distances) <= 1e-6) >= 0.75
+
+
+def test_spiral_to_the_relaxation():
+    """Beyond what Clarabel (16.23738) and MOSEK (16.235, published) report: they stop too early."""
+    X, Y = load("spiral.npz", "X", "Y")
+    [found] = solve_batch([TrainingProblem(X, Y, 0.1)])
+    assert 16.2434 <= found.certificate.lower_bound <= OPTIMA["spiral", 0.1][0]
 
 
 def test_iris():

@@ -272,3 +272,14 @@ def test_uniformly_tiny_or_huge_matrices_are_judged_right(size):
     assert not proven(size * np.array([[1.0, 2.0], [2.0, 1.0]]))
     if 1e-200 < size < 1e200:
         assert proven(size * np.array([[2.0, 1.0], [1.0, 2.0]]))
+
+
+def test_small_diagonals_from_cancellation_do_not_spoil_a_proof():
+    """With unit diagonals the error of the first row would exceed its eigenvalue."""
+    matrix, error = np.diag([1e-9, 1.0]), np.full((2, 2), 1e-13)
+    matrix[0, 1] = matrix[1, 0] = 3e-5
+    error[0, 1] = error[1, 0] = 1e-11
+    assert np.linalg.eigvalsh(matrix)[0] > 5e-11
+    assert proven(matrix, error)
+    # Graded the other way round, only unit diagonals prove it.
+    assert proven(np.diag([1e-20, 1.0]), np.diag([1e-30, 1e-10]))

@@ -3,8 +3,8 @@
 The pair equalities K_ii = p_i'B_i (in blocks S_zz = [[K, B], [B', U]]) are substituted: as equality
 rows they would be nearly dependent on the active inequalities, and a Schur complement loses its
 definiteness. The normal matrix is formed from the entries of the scaling matrices, without A: the PSD
-block gives a symmetric Kronecker product, each inequality touches at most (1 + r)^2 entries. Derivation:
-docs/math.md, section "The normal matrix of (lifted)".
+block gives a symmetric Kronecker product, each inequality touches at most (1 + r)^2 entries.
+Derivation: docs/math.md, section "The normal matrix of (lifted)".
 """
 
 import functools
@@ -210,9 +210,7 @@ class _Index:
         u_rows, u_columns = np.triu_indices(rank)
         z_rows, z_columns = np.divmod(np.arange(size * outputs), outputs)
         v_rows, v_columns = np.triu_indices(outputs)
-        self.rows = np.concatenate(
-            [k_rows, b_rows, pairs + u_rows, z_rows, size + v_rows]
-        )
+        self.rows = np.concatenate([k_rows, b_rows, pairs + u_rows, z_rows, size + v_rows])
         self.columns = np.concatenate(
             [k_columns, pairs + b_columns, pairs + u_columns, size + z_columns, size + v_columns]
         )

@@ -285,14 +285,14 @@ def _judge(solver: InteriorPoint, state: InteriorState) -> Status:
     """Status of the best triple so far: from its residuals, never from the step counter alone."""
     found = state.residuals
     tolerance = solver.tolerance_for(found.primal.dtype)
-    # The direction may be long because it is a ray: then the next step tells.
-    short = (state.length < SHORTEST) & (state.suspicion == Status.running)
-    stuck = ~state.sound | short | (state.since >= PATIENCE)
+    stuck = ~state.sound | (state.length < SHORTEST) | (state.since >= PATIENCE)
     status = Status.where(state.steps >= solver.max_steps, Status.max_steps, Status.running)
     status = Status.where(stuck, Status.stalled, status)
     nearly = (status != Status.running) & (found.worst <= 100 * tolerance)
     status = Status.where(nearly, Status.inaccurate, status)
-    ray = state.confirmed
+    # Two steps must agree on a proof, unless there is no second one: along a ray that the matrix
+    # hardly sees, the first direction is so long that all later ones are rounding.
+    ray = Status.where(stuck, state.suspicion, state.confirmed)
     status = Status.where(ray == Status.running, status, ray)
     status = Status.where(found.worst <= tolerance, Status.solved, status)
     return Status.where(found.finite, status, Status.nonfinite)

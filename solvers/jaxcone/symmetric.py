@@ -258,7 +258,7 @@ class Layout(eqx.Module):
             if isinstance(cone, PSD):
                 eye = jnp.broadcast_to(jnp.eye(cone.side, dtype=a.dtype), a.shape)
                 unit = MatrixScaling(eye, eye, jnp.ones(a.shape[:2], a.dtype))
-                found.append(unit.moved(after(a, found[-1:]), b))
+                found.append(unit.moved(after(a, found), b))
             elif isinstance(cone, SecondOrder):
                 found.append(_lorentz(a, b))
             else:
@@ -270,7 +270,7 @@ class Layout(eqx.Module):
         found: list[Array] = []
         for (cone, _), block in zip(self._kinds(), point, strict=True):
             if isinstance(cone, PSD):
-                values = jnp.linalg.eigvalsh(after(block, found[-1:]))
+                values = jnp.linalg.eigvalsh(after(block, found))
                 found.append(jnp.min(values))
             elif isinstance(cone, SecondOrder):
                 found.append(jnp.min(block[:, 0] - jnp.linalg.norm(block[:, 1:], axis=1)))
