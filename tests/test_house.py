@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -76,3 +77,13 @@ def test_ci_runs_the_test_line_of_the_readme():
     ci = ROOT / ".ci" / "run"
     assert line in ci.read_text()
     assert os.access(ci, os.X_OK)
+
+
+def test_the_reference_lists_every_public_name():
+    # The page shows no re-exported name that it does not list.
+    page = (ROOT / "docs" / "api.md").read_text()
+    for package, folder in [("jaxcvxnn", ROOT), ("jaxcone", ROOT / "solvers")]:
+        source = (folder / package / "__init__.py").read_text()
+        section = page.split(f"::: {package}\n")[1].split(":::")[0]
+        listed = re.findall(r"^ +- (\w+)$", section, re.MULTILINE)
+        assert listed == re.findall(r"\b(\w+) as \1\b", source)
