@@ -13,9 +13,7 @@ from .programs.lifted import LiftedProgram
 # 3,247 unknowns takes seconds, and 40 of them certify what splitting does not reach at all
 # (docs/math.md, "Which method").
 LARGEST_ON_CPU, LARGEST_ELSEWHERE = 4000, 25000
-# Residuals count relative to the data, of which the optimal value is a small part: at 1e-8 the primal
-# value is off by up to 1.5e-5 on the Random trials; 1e-9 certifies no more and takes more steps.
-INTERIOR_POINT = InteriorPoint(tolerance=3e-9, max_steps=60)
+INTERIOR_POINT = InteriorPoint(max_steps=60)
 
 
 def choose_solver(program: LiftedProgram) -> AbstractSolver | None:
@@ -45,12 +43,11 @@ def named_solver(solver: Any, program: LiftedProgram) -> AbstractSolver | None:
     """
     if isinstance(solver, AbstractSolver):
         return solver
-    if solver is None or solver == "auto":
+    if solver is None:
         return choose_solver(program)
-    if solver == "interior_point":
-        return INTERIOR_POINT
-    if solver == "splitting":
-        return None
+    if isinstance(solver, str) and solver in ("auto", "interior_point", "splitting"):
+        fixed = {"interior_point": INTERIOR_POINT, "splitting": None}
+        return fixed[solver] if solver in fixed else choose_solver(program)
     raise ValueError(
         'solver must be "auto", "splitting", "interior_point", or settings such as '
         f"jaxcone.InteriorPoint(); got {solver!r}."

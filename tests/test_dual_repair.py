@@ -50,7 +50,8 @@ class Case:
         value = -np.sum(R * self.data.targets) - np.sum(R**2) / 2
         np.testing.assert_allclose(found.objective, value, rtol=1e-12, atol=1e-12)
         assert R.shape == self.data.targets.shape
-        assert found.objective <= self.optimum
+        # What is above proves it. Clarabel, which may stop too early, agrees to its accuracy.
+        assert found.objective <= self.optimum * (1 + 1e-5)
 
 
 @pytest.fixture
