@@ -527,7 +527,7 @@ def test_an_impossible_tolerance_ends_with_the_best_that_rounding_allows():
     for seed in range(6):
         found = solve(drawn(seed).program, InteriorPoint(tolerance=1e-30))
         assert kind(found) == "stalled" and int(found.steps) < 60
-        assert float(found.residuals.worst) < 1e-11
+        assert float(found.residuals.worst) < 1e-10
         assert_honest(drawn(seed).program, found, 1e-30)
 
 
@@ -673,7 +673,7 @@ def test_settings_at_the_edges_are_taken():
 
 
 def outputs(program):
-    found = jaxcone.solve(program, InteriorPoint(tolerance=1e-11))
+    found = jaxcone.solve(program, InteriorPoint(tolerance=1e-13))
     return found.x, found.s, found.y, found.primal_objective, found.dual_objective
 
 
@@ -818,7 +818,6 @@ def test_matrix_inequalities_of_control(build, tmp_path):
         programs.append(jaxcone.read_sdpa(tmp_path / "lmi.dat-s").cone_program())
     found = lanes(solve_batch(stack(*programs), InteriorPoint()))
     for (_, value), program, solution in zip(built, programs, found, strict=True):
-        print(kind(solution), solution.steps, solution.state.residuals.worst)
         errors = dimacs(program, *points(solution))
         assert np.max(np.abs(errors)) <= 1e-7
         assert kind(solution) in ("solved", "inaccurate")
