@@ -153,7 +153,7 @@ class ConeProgram(AbstractConeProgram[Diagonalised | None]):
 
     def interior(self):
         twin, scaling = _equilibrate(self if self.dense else _densified(self))
-        return DenseForm(twin, scaling, Layout(self.cones))
+        return DenseForm(program=twin, scaling=scaling, layout=Layout(self.cones))
 
 
 def _densified(program: ConeProgram) -> ConeProgram:

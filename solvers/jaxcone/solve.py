@@ -39,7 +39,7 @@ def solve(
     **Raises** `NotSolved` (which holds the solution) with `throw`, and a `ValueError` for `throw`
     under a transformation.
     """
-    solver = jax.tree.map(jnp.asarray, Splitting() if solver is None else solver)
+    solver = _traced(solver)
     solver.admit(program)
     solution = _solve(program, solver, _points(program, warm_start))
     if throw:
@@ -141,7 +141,7 @@ def advance(
     Compiled once per program shape. A solution that has ended by the settings of `solver` is
     returned as it is; with more steps or a smaller tolerance than before it goes on.
     """
-    solver = jax.tree.map(jnp.asarray, Splitting() if solver is None else solver)
+    solver = _traced(solver)
     solver.admit(program)
     blocks_left = jnp.asarray(blocks)
     if solution is None:
@@ -172,6 +172,11 @@ def _some_blocks(solver, prepared, state, blocks):
         return done + 1, solver.block(prepared, state)
 
     return jax.lax.while_loop(go_on, advance, (0, state))[1]
+
+
+def _traced(solver: AbstractSolver | None) -> AbstractSolver:
+    """The settings as arrays, so that other numbers compile nothing."""
+    return jax.tree.map(jnp.asarray, Splitting() if solver is None else solver)
 
 
 def _running(state):
