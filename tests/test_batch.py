@@ -26,10 +26,29 @@ for _ in range(3):
 """
 
 
+CONES = """
+import jax, jax.numpy as jnp, numpy as np, jaxcone
+cones = [jaxcone.Zero(1), jaxcone.PSD(3), jaxcone.Nonnegative(2), jaxcone.PSD(4), jaxcone.PSD(5)]
+rng, m = np.random.default_rng(0), 34
+A, x = rng.standard_normal((80, m, 8)), rng.standard_normal((80, 8))
+identity = jaxcone.ProductCone(cones).identity()
+b = np.einsum("kij,kj->ki", A, x) + identity
+c = -np.einsum("kij,i->kj", A, identity)
+solver = jaxcone.InteriorPoint(max_steps=15)
+def lane(A, b, c):
+    found = jaxcone.solve(jaxcone.ConeProgram(None, c, A, b, cones), solver)
+    return found.solved
+run = jax.jit(jax.vmap(lane))
+for _ in range(3):
+    assert np.mean(jax.block_until_ready(run(A, b, c))) > 0.9
+"""
+
+
 @pytest.mark.slow
-def test_a_large_batch_ends():
+@pytest.mark.parametrize("script", [SCRIPT, CONES], ids=["splitting", "interior point"])
+def test_a_large_batch_ends(script):
     # Independent batched factorisations used to wait for each other for ever (see jaxcone.after).
-    subprocess.run([sys.executable, "-c", SCRIPT], check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
 
 
 def test_a_batch_lane_leads_to_a_network_and_a_bound():

@@ -97,7 +97,7 @@ def assert_honest(program, solution, tolerance=1e-8):
         assert kind(solution) in ("max_steps", "stalled")
     assert_no_ray(solution)
     cones, s, y = program.cones.cones, np.asarray(solution.s), np.asarray(solution.y)
-    size = 1e-12 * (1 + np.linalg.norm(s) + np.linalg.norm(y))
+    size = 1e-12 * float(1 + np.linalg.norm(s) + np.linalg.norm(y))
     np.testing.assert_allclose(s, nearest(cones, s), rtol=0, atol=size)
     np.testing.assert_allclose(nearest(cones, -y), 0, atol=size)
     entries = np.repeat([isinstance(k, Nonnegative) for k in cones], [k.rows for k in cones])
@@ -210,7 +210,7 @@ def test_degenerate(name):
 def test_one_row_of_any_kind_is_one_inequality():
     program, one = degenerate()["regular"]
     cones = [Zero(1), Zero(1), PSD(1), SecondOrder(1), Nonnegative(1)]
-    alike = ConeProgram(None, program.c, program.A.entries, program.b, cones)
+    alike = ConeProgram(None, program.c, data(program)[2], program.b, cones)
     found = solve(alike, InteriorPoint())
     assert found.solved and int(found.steps) == int(one.steps)
     for name in ("x", "s", "y"):
@@ -527,7 +527,7 @@ def test_an_impossible_tolerance_ends_with_the_best_that_rounding_allows():
     for seed in range(6):
         found = solve(drawn(seed).program, InteriorPoint(tolerance=1e-30))
         assert kind(found) == "stalled" and int(found.steps) < 60
-        assert float(found.residuals.worst) < 1e-11
+        assert float(found.residuals.worst) < 1e-10
         assert_honest(drawn(seed).program, found, 1e-30)
 
 
@@ -673,7 +673,7 @@ def test_settings_at_the_edges_are_taken():
 
 
 def outputs(program):
-    found = jaxcone.solve(program, InteriorPoint(tolerance=1e-11))
+    found = jaxcone.solve(program, InteriorPoint(tolerance=1e-13))
     return found.x, found.s, found.y, found.primal_objective, found.dual_objective
 
 
@@ -725,16 +725,17 @@ def test_bounds_from_its_points_are_tight():
 # --- matrix inequalities of control, where splitting methods struggle -----------------------------
 
 
-def entries(blocks) -> tuple[np.ndarray, ...]:
-    """Matrix, block, row, column and value of the upper triangles of F[k][block]."""
+def sdpa(c, blocks) -> jaxcone.SDPAProblem:
+    """The problem with matrices F[k][block]."""
     found = [
         (k, b, i, j, matrix[i, j])
         for k, matrices in enumerate(blocks)
         for b, matrix in enumerate(matrices)
         for i, j in zip(*np.nonzero(np.triu(matrix)), strict=True)
     ]
-    *indices, value = zip(*found, strict=True)
-    return *(np.array(part) for part in indices), np.array(value)
+    k, b, i, j, value = (np.array(part) for part in zip(*found, strict=True))
+    sizes = tuple(len(matrix) for matrix in blocks[0])
+    return jaxcone.SDPAProblem(np.array(c, float), sizes, k, b, i, j, value)
 
 
 def symmetric_units(n: int) -> list[np.ndarray]:
@@ -752,11 +753,6 @@ def stable(rng, n: int, inputs: int = 2):
     A = rng.standard_normal((n, n)) / np.sqrt(n)
     A -= (np.max(np.linalg.eigvals(A).real) + 0.2) * np.eye(n)
     return A, rng.standard_normal((n, inputs)), rng.standard_normal((inputs, n))
-
-
-def sdpa(c, blocks) -> jaxcone.SDPAProblem:
-    sizes = tuple(len(matrix) for matrix in blocks[0])
-    return jaxcone.SDPAProblem(np.array(c, float), sizes, *entries(blocks))
 
 
 def lyapunov(rng, n):
@@ -818,7 +814,6 @@ def test_matrix_inequalities_of_control(build, tmp_path):
         programs.append(jaxcone.read_sdpa(tmp_path / "lmi.dat-s").cone_program())
     found = lanes(solve_batch(stack(*programs), InteriorPoint()))
     for (_, value), program, solution in zip(built, programs, found, strict=True):
-        print(kind(solution), solution.steps, solution.state.residuals.worst)
         errors = dimacs(program, *points(solution))
         assert np.max(np.abs(errors)) <= 1e-7
         assert kind(solution) in ("solved", "inaccurate")

@@ -450,6 +450,12 @@ def _advance(
     ]
     second = predictor.tau * predictor.kappa - sigma * mu
     step = towards(1 - sigma, after(shift, reach), complementary + second)
+    # What rounding in the scaled space, times W'W, has left of the primal equation.
+    change = layout.join(_each("up", scaling, step.s), jnp.zeros_like(p.free))
+    change += form.operator(step.x) - offset * step.tau + (1 - sigma) * miss_s
+    back = _each("down", scaling, layout.split(change))
+    ds = [a - b for a, b in zip(step.s, back, strict=True)]
+    step = eqx.tree_at(lambda d: d.s, step, ds)
     fraction = LEAST_FRACTION + MORE_FRACTION * reach
     length = jnp.minimum(fraction * _longest(p, step), 1)
     moved: list[AbstractScaling] = []
