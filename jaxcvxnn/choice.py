@@ -13,7 +13,7 @@ from .programs.lifted import LiftedProgram
 # 3,247 unknowns takes seconds, and 40 of them certify what splitting does not reach at all
 # (docs/math.md, "Which method").
 LARGEST_ON_CPU, LARGEST_ELSEWHERE = 4000, 25000
-INTERIOR_POINT = InteriorPoint(max_steps=60)
+INTERIOR_POINT = InteriorPoint(max_steps=60, refinements=1)
 
 
 def choose_solver(program: LiftedProgram) -> AbstractSolver | None:

@@ -440,24 +440,31 @@ def _advance(
         return Direction(dx + dtau * by_tau[0], free + dtau * by_tau[1], ds, u, dtau, dkappa)
 
     squares = [w.product(a, a) for w, a in zip(scaling, points, strict=True)]
-    complementary = p.tau * p.kappa
-    predictor = towards(1.0, squares, complementary)
-    reach = jnp.minimum(_longest(p, predictor), 1)
-    sigma = (1 - reach) ** 3
-    shift = [
-        square + w.product(ds, dz) - sigma * mu * w.identity()
-        for w, square, ds, dz in zip(scaling, squares, predictor.s, predictor.z, strict=True)
-    ]
-    second = predictor.tau * predictor.kappa - sigma * mu
-    step = towards(1 - sigma, after(shift, reach), complementary + second)
-    # What rounding in the scaled space, times W'W, has left of the primal equation.
-    change = layout.join(_each("up", scaling, step.s), jnp.zeros_like(p.free))
-    change += form.operator(step.x) - offset * step.tau + (1 - sigma) * miss_s
-    back = _each("down", scaling, layout.split(change))
-    ds = [a - b for a, b in zip(step.s, back, strict=True)]
-    step = eqx.tree_at(lambda d: d.s, step, ds)
-    fraction = LEAST_FRACTION + MORE_FRACTION * reach
-    length = jnp.minimum(fraction * _longest(p, step), 1)
+
+    def aim(_, found):
+        """The predictor from nothing, the corrector from the predictor: one rule, compiled once."""
+        before, longest, _ = found
+        sigma = (1 - jnp.minimum(longest, 1)) ** 3
+        shift = [
+            square + w.product(ds, dz) - sigma * mu * w.identity()
+            for w, square, ds, dz in zip(scaling, squares, before.s, before.z, strict=True)
+        ]
+        second = before.tau * before.kappa - sigma * mu
+        step = towards(1 - sigma, after(shift, longest), p.tau * p.kappa + second)
+        # What rounding in the scaled space, times W'W, has left of the primal equation.
+        change = layout.join(_each("up", scaling, step.s), jnp.zeros_like(p.free))
+        change += form.operator(step.x) - offset * step.tau + (1 - sigma) * miss_s
+        back = _each("down", scaling, layout.split(change))
+        ds = [a - b for a, b in zip(step.s, back, strict=True)]
+        step = eqx.tree_at(lambda d: d.s, step, ds)
+        return step, _longest(p, step), longest
+
+    nothing = [jnp.zeros_like(a) for a in points]
+    none = Direction(0 * p.x, 0 * p.free, nothing, nothing, 0 * p.tau, 0 * p.kappa)
+    one = after(jnp.ones_like(mu), by_tau)
+    step, longest, predicted = jax.lax.fori_loop(0, 2, aim, (none, one, one))
+    fraction = LEAST_FRACTION + MORE_FRACTION * jnp.minimum(predicted, 1)
+    length = jnp.minimum(fraction * longest, 1)
     moved: list[AbstractScaling] = []
     for w, a, ds, dz in zip(scaling, points, step.s, step.z, strict=True):
         moved.append(w.moved(after(a + length * ds, [length, moved[-1:]]), a + length * dz))

@@ -104,29 +104,31 @@ class EntryScaling(AbstractScaling):
 
 
 class LorentzScaling(AbstractScaling):
-    """Second-order blocks of one size: W = beta (2 v v' - J), J = diag(1, -1, ..., -1)."""
+    """Second-order blocks of one size: W = beta times a Lorentz transformation.
+
+    W'J W = beta^2 J with J = diag(1, -1, ..., -1), so its inverse is J W'J / beta^2. The product of the
+    steps' scalings is kept: determinants of s and z themselves cancel near the boundary.
+    """
 
     beta: Float[Array, " k"]
-    v: Float[Array, "k size"]
+    matrix: Float[Array, "k size size"]
     lam: Float[Array, "k size"]
 
     def down(self, s):
-        flipped = _flip(self.v)
-        inner = jnp.sum(flipped * s, axis=1, keepdims=True)
-        return (2 * flipped * inner - _flip(s)) / self.beta[:, None]
+        flipped = jnp.einsum("kij,kj->ki", self.matrix, _flip(s), precision="highest")
+        return _flip(flipped) / self.beta[:, None] ** 2
 
     def up(self, u):
-        inner = jnp.sum(self.v * u, axis=1, keepdims=True)
-        return (2 * self.v * inner - _flip(u)) * self.beta[:, None]
+        return jnp.einsum("kji,kj->ki", self.matrix, u, precision="highest")
 
     def to_dual(self, u):
-        return self.down(u)  # W is symmetric
+        return _flip(self.up(_flip(u))) / self.beta[:, None] ** 2
 
     def point(self):
         return self.lam
 
     def times(self, factor):
-        return LorentzScaling(self.beta, self.v, factor * self.lam)
+        return LorentzScaling(self.beta, self.matrix, factor * self.lam)
 
     def identity(self):
         return jnp.zeros_like(self.lam).at[:, 0].set(1)
@@ -150,10 +152,16 @@ class LorentzScaling(AbstractScaling):
         return jnp.min((head[:, 0] - jnp.linalg.norm(tail, axis=1)) / root[:, 0])
 
     def moved(self, s, z):
-        return _lorentz(self.up(s), self.to_dual(z))
+        beta, v, lam = _lorentz(s, z)
+        # beta (2 v v' - J) after the transformation so far.
+        inner = jnp.einsum("ki,kij->kj", v, self.matrix, precision="highest")
+        turned = 2 * v[:, :, None] * inner[:, None, :]
+        flipped = jnp.concatenate([self.matrix[:, :1], -self.matrix[:, 1:]], axis=1)
+        return LorentzScaling(beta * self.beta, beta[:, None, None] * (turned - flipped), lam)
 
 
-def _lorentz(s: Array, z: Array) -> LorentzScaling:
+def _lorentz(s: Array, z: Array) -> tuple[Array, Array, Array]:
+    """beta, v and lam of the symmetric scaling beta (2 v v' - J) of two interior points."""
     det_s, det_z = _determinant(s), _determinant(z)
     s, z = s / jnp.sqrt(det_s)[:, None], z / jnp.sqrt(det_z)[:, None]
     gamma = jnp.sqrt((1 + jnp.sum(s * z, axis=1, keepdims=True)) / 2)
@@ -161,7 +169,7 @@ def _lorentz(s: Array, z: Array) -> LorentzScaling:
     v = (w.at[:, 0].add(1)) / jnp.sqrt(2 * (w[:, :1] + 1))
     tail = (gamma + z[:, :1]) * s[:, 1:] + (gamma + s[:, :1]) * z[:, 1:]
     lam = jnp.concatenate([gamma, tail / (s[:, :1] + z[:, :1] + 2 * gamma)], axis=1)
-    return LorentzScaling((det_s / det_z) ** 0.25, v, lam * ((det_s * det_z) ** 0.25)[:, None])
+    return (det_s / det_z) ** 0.25, v, lam * ((det_s * det_z) ** 0.25)[:, None]
 
 
 class MatrixScaling(AbstractScaling):
@@ -260,7 +268,9 @@ class Layout(eqx.Module):
                 unit = MatrixScaling(eye, eye, jnp.ones(a.shape[:2], a.dtype))
                 found.append(unit.moved(after(a, found), b))
             elif isinstance(cone, SecondOrder):
-                found.append(_lorentz(a, b))
+                eye = jnp.broadcast_to(jnp.eye(cone.size, dtype=a.dtype), (*a.shape, cone.size))
+                one = jnp.ones(a.shape[0], a.dtype)
+                found.append(LorentzScaling(one, eye, a).moved(a, b))
             else:
                 found.append(EntryScaling(jnp.sqrt(a / b), jnp.sqrt(a * b)))
         return found
