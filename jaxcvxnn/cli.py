@@ -208,6 +208,12 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, metavar="NUMBER", help="of everything random (default 0)"
     )
     parser.add_argument(
+        "--solver",
+        choices=("auto", "interior_point", "splitting"),
+        default="auto",
+        help="auto: interior point where its matrices are small enough (default)",
+    )
+    parser.add_argument(
         "--time-limit", type=_positive, metavar="SECONDS", help="stop then with the best so far"
     )
     parser.add_argument(
@@ -251,6 +257,7 @@ def _train(arguments: argparse.Namespace) -> int:
                 X,
                 Y,
                 arguments.weight_decay,
+                solver=arguments.solver,
                 bias=arguments.bias,
                 width=arguments.width,
                 polish=not arguments.no_polish,
@@ -313,6 +320,7 @@ def _path(arguments: argparse.Namespace) -> int:
             result = path(
                 problems[0],
                 decays,
+                solver=arguments.solver,
                 width=arguments.width,
                 polish=not arguments.no_polish,
                 seed=arguments.seed,

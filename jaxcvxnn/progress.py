@@ -58,6 +58,9 @@ class TerminalProgress:
         self._pending: Report | None = None
 
     def __call__(self, report: Report) -> None:
+        note = getattr(report, "note", "")
+        if note:
+            self._stream.write(note + "\n")
         if self._tqdm is not None:
             self._draw_bar(report)
         else:

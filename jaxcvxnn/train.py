@@ -32,7 +32,8 @@ from .rounding import round_moments
 class Progress:
     """What `train` reports: `step` of `total` within a stage, and the bounds known so far.
 
-    The stages are "solve", "round", "polish" and "certify", in this order.
+    The stages are "solve", "round", "polish" and "certify", in this order. `note` says beforehand what
+    a large piece of work will need.
     """
 
     stage: str
@@ -40,6 +41,7 @@ class Progress:
     total: int
     lower_bound: float
     upper_bound: float
+    note: str = ""
 
 
 class TrainingResult(eqx.Module):
@@ -91,6 +93,8 @@ class TrainingResult(eqx.Module):
 CANDIDATE_PENALTIES = (10.0, 100.0, 1000.0)
 CHUNK_STEPS = 400
 INTERIOR_STEPS = 5
+# Directions from which on an interior-point step takes seconds, and its price is told beforehand.
+LARGE = 50
 DEFAULT_STEPS = 4000
 # A candidate ends when its bound has gained less than STALL, relative, in PATIENCE chunks running,
 # or when after two chunks its bound is below the part BEHIND of the best.
@@ -288,6 +292,9 @@ class Run:
         """
         cone_program = lifted_program(self.data)
         everyone, best, status, turns = list(racing), -math.inf, "stalled", 0
+        if self.data.pairs >= LARGE and not isinstance(racing[0].solver, Splitting):
+            note = f"interior point: {describe_cost(cone_program)}"
+            self._report("solve", 0, racing[0].total, note)
         while racing and not self.clock.over(share):
             for candidate in list(racing):
                 found = self.clock.interruptible(lambda c=candidate: c.advance(cone_program))
@@ -429,10 +436,10 @@ class Run:
             f"({self.clock.stopped or status})"
         )
 
-    def _report(self, stage: str, step: int, total: int) -> None:
+    def _report(self, stage: str, step: int, total: int, note: str = "") -> None:
         if self.progress is not None:
             bounds = self.certificate.lower_bound, self.upper
-            self.progress(Progress(stage, min(step, total), total, *bounds))
+            self.progress(Progress(stage, min(step, total), total, *bounds, note))
 
 
 @dataclasses.dataclass

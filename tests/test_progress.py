@@ -75,6 +75,14 @@ def test_each_stage_shows_its_start_and_its_last_state():
     assert lines_of(reports) == expected
 
 
+def test_a_note_stands_before_its_stage():
+    @dataclass(frozen=True)
+    class Noted(Report):
+        note: str = "2 GB per step"
+
+    assert lines_of([Noted(step=0), Report(step=5000)])[0] == "2 GB per step"
+
+
 def test_bar_on_a_terminal():
     pytest.importorskip("tqdm")
     stream, clock = Terminal(), Clock()
