@@ -53,7 +53,7 @@ def solve_batch(
         settings = [named_solver(solver, lifted_program(one)) for one in data]
         with ThreadPoolExecutor(workers) as pool:
             if jax.devices()[0].platform == "cpu":
-                found = list(pool.map(_alone, data, settings))
+                found = _in_turn(data, settings, pool)
             else:
                 found = _together(data, settings)
             certificates = list(pool.map(certify_solution, reductions, found))
@@ -72,13 +72,31 @@ def _alone(data, solver):
         return jax.block_until_ready(_solve(data, jax.tree.map(jnp.asarray, solver)))
 
 
-def _together(data, settings):
+def _in_turn(data, settings, pool):
+    """Each by itself. The first of its shape before the others: compiling in several threads is not
+    safe with a compilation cache on disk."""
+    found: dict[int, LiftedSolution] = {}
+    others: list[int] = []
+    for first, *rest in _groups(data, settings).values():
+        found[first] = _alone(data[first], settings[first])
+        others += rest
+    solved = pool.map(lambda index: _alone(data[index], settings[index]), others)
+    found.update(zip(others, solved, strict=True))
+    return [found[index] for index in range(len(data))]
+
+
+def _groups(data, settings) -> dict[object, list[int]]:
+    """The numbers of the problems, by shape and solver."""
     groups: dict[object, list[int]] = {}
     for index, (one, solver) in enumerate(zip(data, settings, strict=True)):
         shapes = tuple(jnp.shape(leaf) for leaf in jax.tree.leaves(one))
         groups.setdefault((shapes, repr(solver)), []).append(index)
+    return groups
+
+
+def _together(data, settings):
     found: dict[int, LiftedSolution] = {}
-    for members in groups.values():
+    for members in _groups(data, settings).values():
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(data[i] for i in members))
         solver = jax.tree.map(jnp.asarray, settings[members[0]])
         lanes = eqx.filter_vmap(functools.partial(_solve, solver=solver))(stacked)
