@@ -17,7 +17,7 @@ from jaxcone import AbstractSolver, Solution, Splitting, Status, advance
 
 from .certificate import Certificate, certify_reduced
 from .checkpoint import load_solution, save_solution
-from .choice import method_name, named_solver
+from .choice import describe_cost, method_name, named_solver
 from .insertion import grow, pad
 from .networks import TwoLayerReLU
 from .polish import polish as polish_network, prune
