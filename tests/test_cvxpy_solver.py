@@ -33,8 +33,10 @@ SUITES = {
     standard.StandardTestSDPs: SDP,
     standard.StandardTestInfeasibleProblems: INFEASIBLE,
 }
-# One program of each kind; the others, each of a shape of its own to compile, are slow.
-QUICK = ["lp_1", "qp_0", "socp_1", "sdp_1min", "lp_ineq_constraints"]
+# One program of each kind, then infeasible and unbounded ones. Each has a shape of its own to compile:
+# all would take minutes, and the splitting method has run through them all.
+QUICK = ["lp_1", "qp_0", "socp_1", "sdp_1min"]
+SLOW = ["lp_3", "lp_4", "lp_ineq_constraints", "lp_eq_constraints", "socp_2"]
 
 
 METHODS = ["splitting", pytest.param("interior_point", marks=pytest.mark.slow)]
@@ -45,10 +47,10 @@ def cases(named: list[tuple]) -> list:
     found = []
     for *suite, name in named:
         found.append(pytest.param(*suite, name, "splitting", id=name))
-        marks = [] if name in QUICK else [pytest.mark.slow]
-        found.append(
-            pytest.param(*suite, name, "interior_point", id=f"{name}-interior_point", marks=marks)
-        )
+        if name in QUICK + SLOW:
+            marks = [] if name in QUICK else [pytest.mark.slow]
+            label = f"{name}-interior_point"
+            found.append(pytest.param(*suite, name, "interior_point", id=label, marks=marks))
     return found
 
 
