@@ -309,7 +309,7 @@ def test_optimum_of_the_printed_program(make, weight_decay, rng):
     violations = oracles.paper_violations(X, Lambda)
     assert violations.semidefinite <= residual + 1e-12
     assert violations.nonnegative <= residual + 1e-12
-    assert violations.equality <= 1e-10
+    assert violations.equality <= 1e-9
     # And what it proves.
     bound = certify_solution(reduction, solution).lower_bound
     assert bound <= oracles.exact_rank2(X, Y, weight_decay)
