@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcone import AbstractSolver, InteriorPoint, Splitting, step_cost
+from jaxcone import AbstractSolver, InteriorPoint, Splitting, available_memory, step_cost
 
 from .programs.lifted import LiftedProgram
 
@@ -25,14 +25,14 @@ def choose_solver(program: LiftedProgram) -> AbstractSolver | None:
     """
     if np.dtype(program.rows.dtype) != np.float64:
         return None
-    elsewhere = jax.devices()[0].platform != "cpu"
     try:
-        INTERIOR_POINT.admit(program)
-        unknowns = jax.eval_shape(lambda p: p.interior().linear(), program).shape[0]
-    except (NotImplementedError, ValueError):
+        needed, _ = step_cost(program)
+    except NotImplementedError:
         return None
-    fits = unknowns <= (LARGEST_ELSEWHERE if elsewhere else LARGEST_ON_CPU)
-    return INTERIOR_POINT if fits else None
+    unknowns = jax.eval_shape(lambda p: p.interior().linear(), program).shape[0]
+    elsewhere = jax.devices()[0].platform != "cpu"
+    small = unknowns <= (LARGEST_ELSEWHERE if elsewhere else LARGEST_ON_CPU)
+    return INTERIOR_POINT if small and needed <= available_memory() else None
 
 
 def named_solver(solver: Any, program: LiftedProgram) -> AbstractSolver | None:

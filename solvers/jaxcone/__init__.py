@@ -18,7 +18,11 @@ from .cones import (
 )
 from .davis_yin import DavisYinSolution as DavisYinSolution, davis_yin as davis_yin
 from .interior_form import AbstractInteriorForm as AbstractInteriorForm, DenseForm as DenseForm
-from .interior_point import InteriorPoint as InteriorPoint, step_cost as step_cost
+from .interior_point import (
+    InteriorPoint as InteriorPoint,
+    available_memory as available_memory,
+    step_cost as step_cost,
+)
 from .layer import ConeLayer as ConeLayer
 from .program import (
     AbstractConeProgram as AbstractConeProgram,

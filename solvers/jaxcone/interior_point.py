@@ -24,9 +24,9 @@ from .infeasibility import find_ray
 from .interior_form import AbstractInteriorForm
 from .operators import dot as product
 from .program import AbstractConeProgram, after, dot
-from .residuals import Residuals, residuals
-from .settings import inside, require, whole
-from .solution import Ray, Solution, Status
+from .record import Record, Yardstick, begin, verdict
+from .settings import given_or, inside, require, whole
+from .solution import Status
 from .solver import AbstractSolver
 from .symmetric import AbstractScaling, Blocks
 
@@ -68,25 +68,14 @@ class InteriorPoint(AbstractSolver["PreparedForm", "InteriorState"]):
 
     def tolerance_for(self, dtype) -> Float[Array, ""]:
         """The tolerance in force for arrays of this dtype."""
-        default = 1e-8 if dtype == jnp.float64 else 1e-4
-        return jnp.asarray(default if self.tolerance is None else self.tolerance, dtype)
+        return given_or(self.tolerance, dtype, 1e-8, 1e-4)
 
     def ray_tolerance_for(self, dtype) -> Float[Array, ""]:
         """The tolerance on rays in force for arrays of this dtype."""
-        default = 1e-6 if dtype == jnp.float64 else 1e-3
-        return jnp.asarray(default if self.ray_tolerance is None else self.ray_tolerance, dtype)
-
-    def admit(self, program):
-        needed, _ = step_cost(program)
-        limit = _available() if self.memory_limit is None else float(self.memory_limit)
-        if needed > limit:
-            raise ValueError(
-                f"InteriorPoint: a step on this program needs about {needed / 1e9:.2f} GB, and "
-                f"{limit / 1e9:.2f} GB are free: use Splitting, or a device with more memory."
-            )
+        return given_or(self.ray_tolerance, dtype, 1e-6, 1e-3)
 
     def prepare(self, program):
-        return _prepare(program)
+        return _prepare(self, program)
 
     def init(self, prepared, warm_start=None):
         del warm_start
@@ -99,20 +88,31 @@ class InteriorPoint(AbstractSolver["PreparedForm", "InteriorState"]):
         fresh = Status.where(state.steps == 0, Status.running, _judge(self, state))
         return eqx.tree_at(lambda s: s.status, state, fresh)
 
-    def finish(self, state):
-        return _finish(state)
-
 
 def step_cost(program: AbstractConeProgram) -> tuple[float, float]:
     """(bytes, floating-point operations) of one step on one program, in orders of magnitude."""
-    form = eqx.filter_eval_shape(lambda p: p.interior(), program)
+    return _cost(eqx.filter_eval_shape(lambda p: p.interior(), program))
+
+
+def _cost(form: AbstractInteriorForm) -> tuple[float, float]:
     n, m = form.size, form.layout.cones.rows
     itemsize = np.dtype(jax.tree.leaves(form)[0].dtype).itemsize
     entries, operations = form.cost()
     return float(itemsize * (3 * n**2 + entries + 20 * (n + m))), n**3 / 3 + operations
 
 
-def _available() -> float:
+def _admit(solver: InteriorPoint, form: AbstractInteriorForm) -> None:
+    """Refuse what does not fit; while a program is traced, so before anything is computed."""
+    needed, _ = _cost(form)
+    limit = available_memory() if solver.memory_limit is None else float(solver.memory_limit)
+    if needed > limit:
+        raise ValueError(
+            f"InteriorPoint: a step on this program needs about {needed / 1e9:.2f} GB, and "
+            f"{limit / 1e9:.2f} GB are free: use Splitting, or a device with more memory."
+        )
+
+
+def available_memory() -> float:
     """Bytes that may be used: of the accelerator if there is one, else of the host."""
     stats = jax.devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
@@ -153,38 +153,26 @@ class InteriorState(eqx.Module):
     length: Float[Array, ""]  # of the last step
     since: Int[Array, ""]  # steps since the best triple
     sound: Array  # whether all numbers of the last step were finite
-    suspicion: Status
-    confirmed: Status
-    ray: tuple[PyTree, PyTree, PyTree]
-    x: PyTree  # the best triple, in the units of the user's program
-    s: PyTree
-    y: PyTree
-    residuals: Residuals
-    history: Float[Array, "checks 3"]
+    record: Record
 
 
 class PreparedForm(eqx.Module):
     """A program with all that does not change during its iteration."""
 
-    program: AbstractConeProgram
-    tangent_factor: PyTree
-    units: tuple[Float[Array, ""], Float[Array, ""]]
+    yardstick: Yardstick
     form: AbstractInteriorForm
 
-    def measure(self, x: PyTree, s: PyTree, y: PyTree) -> Residuals:
-        """Residuals in the units of the user."""
-        return residuals(self.program, self.tangent_factor, self.units, x, s, y)
 
-
-def _prepare(program: AbstractConeProgram) -> PreparedForm:
+def _prepare(solver: InteriorPoint, program: AbstractConeProgram) -> PreparedForm:
     form = program.interior()
+    _admit(solver, form)
     tangent_factor = after(program, form).tangent_factor()
     units = after(program, tangent_factor).units()
-    return PreparedForm(program, tangent_factor, units, form)
+    return PreparedForm(Yardstick(program, tangent_factor, units), form)
 
 
 def _init(solver: InteriorPoint, prepared: PreparedForm) -> InteriorState:
-    form = after(prepared.form, prepared.units)
+    form = after(prepared.form, prepared.yardstick.units)
     iterate = _start(solver, form)
     points = form.points(*_vectors(form, iterate))
     dtype = form.linear().dtype
@@ -195,14 +183,7 @@ def _init(solver: InteriorPoint, prepared: PreparedForm) -> InteriorState:
         length=jnp.ones((), dtype),
         since=jnp.zeros((), jnp.int32),
         sound=jnp.asarray(True),
-        suspicion=Status.running,
-        confirmed=Status.running,
-        ray=jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), points),
-        x=points[0],
-        s=points[1],
-        y=points[2],
-        residuals=prepared.measure(*points),
-        history=jnp.full((solver.history, 3), jnp.nan, dtype),
+        record=begin(prepared.yardstick, points, solver.history),
     )
 
 
@@ -243,25 +224,23 @@ def _step(solver: InteriorPoint, prepared: PreparedForm, state: InteriorState) -
     following, length = _advance(solver, prepared.form, state.iterate)
     sound = _finite(following)
     kept = _choose(sound, following, state.iterate)
-    form = prepared.form
+    form, yardstick = prepared.form, prepared.yardstick
     x, s, z = _vectors(form, kept)
     triple = form.points(x, s, z)
-    found = prepared.measure(*triple)
-    better = (found.worst < state.residuals.worst) | (state.steps == 0)
+    found = yardstick.measure(*triple)
+    better = (found.worst < state.record.residuals.worst) | (state.steps == 0)
     better &= sound
-    best = _choose(better, (*triple, found), (state.x, state.s, state.y, state.residuals))
-    kind, ray = state.suspicion, state.ray
+    kind, ray = state.record.suspicion, state.record.ray
     twin = form.twin()
-    if twin is not None and not prepared.program.solvable:
+    if twin is not None and not yardstick.program.solvable:
         kind, ray = find_ray(
-            prepared.program,
-            prepared.tangent_factor,
+            yardstick.program,
+            yardstick.tangent_factor,
             *twin,
             solver.ray_tolerance_for(x.dtype),
             [after(x, found.primal)],
             [z],
         )
-    history = jnp.stack([found.primal_relative, found.dual_relative, found.gap_relative])
     moved = InteriorState(
         iterate=kept,
         steps=state.steps + 1,
@@ -269,53 +248,22 @@ def _step(solver: InteriorPoint, prepared: PreparedForm, state: InteriorState) -
         length=length,
         since=jnp.where(better, 0, state.since + 1),
         sound=sound,
-        suspicion=kind,
-        confirmed=Status.where(kind == state.suspicion, kind, Status.running),
-        ray=ray,
-        x=best[0],
-        s=best[1],
-        y=best[2],
-        residuals=best[3],
-        history=jnp.concatenate([state.history, history[None]])[-solver.history or 1 :],
+        record=state.record.extended(triple, found, better, kind, ray),
     )
     return eqx.tree_at(lambda s: s.status, moved, _judge(solver, moved))
 
 
 def _judge(solver: InteriorPoint, state: InteriorState) -> Status:
-    """Status of the best triple so far: from its residuals, never from the step counter alone."""
-    found = state.residuals
-    tolerance = solver.tolerance_for(found.primal.dtype)
+    record = state.record
     stuck = ~state.sound | (state.length < SHORTEST) | (state.since >= PATIENCE)
-    status = Status.where(state.steps >= solver.max_steps, Status.max_steps, Status.running)
-    status = Status.where(stuck, Status.stalled, status)
-    nearly = (status != Status.running) & (found.worst <= 100 * tolerance)
-    status = Status.where(nearly, Status.inaccurate, status)
+    end = Status.where(state.steps >= solver.max_steps, Status.max_steps, Status.running)
+    end = Status.where(stuck, Status.stalled, end)
     # Two steps must agree on a proof, unless there is no second one: along a ray that the matrix
     # hardly sees, the first direction is so long that all later ones are rounding.
-    ray = Status.where(stuck, state.suspicion, state.confirmed)
-    status = Status.where(ray == Status.running, status, ray)
-    status = Status.where(found.worst <= tolerance, Status.solved, status)
-    return Status.where(found.finite, status, Status.nonfinite)
-
-
-def _finish(state: InteriorState) -> Solution:
-    none = (state.status == Status.primal_infeasible) | (state.status == Status.dual_infeasible)
-
-    def blank(tree):
-        return jax.tree.map(lambda leaf: jnp.where(none, jnp.nan, leaf), tree)
-
-    ray = jax.tree.map(lambda leaf: jnp.where(none, leaf, jnp.nan), state.ray)
-    return Solution(
-        x=blank(state.x),
-        s=blank(state.s),
-        y=blank(state.y),
-        status=state.status,
-        steps=state.steps,
-        residuals=blank(state.residuals),
-        ray=Ray(*ray),
-        history=state.history,
-        state=state,
-    )
+    ray = Status.where(stuck, record.suspicion, record.confirmed)
+    tolerance = solver.tolerance_for(record.residuals.primal.dtype)
+    # An unsound step was not taken: the iterate before it stands.
+    return verdict(record.residuals, tolerance, end, ray, jnp.asarray(True))
 
 
 def _vectors(form: AbstractInteriorForm, p: Iterate) -> tuple[Array, Array, Array]:

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array, Float
 
 
 def inside(value: Any, low: float, high: float) -> bool:
@@ -32,3 +34,9 @@ def require(holds: bool, owner: Any, name: str, expected: str) -> None:
     """Raise a `ValueError` that names the setting and its owner unless `holds`."""
     if not holds:
         raise ValueError(f"{type(owner).__name__}: `{name}` must be {expected}.")
+
+
+def given_or(value: Any, dtype: Any, float64: float, float32: float) -> Float[Array, ""]:
+    """The setting in this dtype; where it is None, the default of that precision."""
+    default = float64 if dtype == jnp.float64 else float32
+    return jnp.asarray(default if value is None else value, dtype)

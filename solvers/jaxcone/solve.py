@@ -39,7 +39,7 @@ def solve(
     **Raises** `NotSolved` (which holds the solution) with `throw`, and a `ValueError` for `throw`
     under a transformation.
     """
-    solver = _admitted(program, solver)
+    solver = _traced(solver)
     solution = _solve(program, solver, _points(program, warm_start))
     if throw:
         _raise_unless_solved(solution)
@@ -140,7 +140,7 @@ def advance(
     Compiled once per program shape. A solution that has ended by the settings of `solver` is
     returned as it is; with more steps or a smaller tolerance than before it goes on.
     """
-    solver = _admitted(program, solver)
+    solver = _traced(solver)
     blocks_left = jnp.asarray(blocks)
     if solution is None:
         state = _first_chunk(program, solver, _points(program, warm_start), blocks_left)
@@ -176,11 +176,9 @@ def _running(state):
     return state.status == Status.running
 
 
-def _admitted(program: AbstractConeProgram, solver: AbstractSolver | None) -> AbstractSolver:
-    """The solver, if it takes the program, with arrays for settings: new numbers compile nothing."""
-    given = Splitting() if solver is None else solver
-    given.admit(program)
-    return jax.tree.map(jnp.asarray, given)
+def _traced(solver: AbstractSolver | None) -> AbstractSolver:
+    """The settings as arrays: new numbers compile nothing."""
+    return jax.tree.map(jnp.asarray, Splitting() if solver is None else solver)
 
 
 def _points(program, warm_start):

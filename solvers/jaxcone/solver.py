@@ -7,6 +7,7 @@ import equinox as eqx
 from jaxtyping import PyTree
 
 from .program import AbstractConeProgram
+from .record import conclude
 from .solution import Solution
 
 Prepared = TypeVar("Prepared")
@@ -32,10 +33,6 @@ class AbstractSolver(eqx.Module, Generic[Prepared, State]):
     def judge_again(self, state: State) -> State:
         """The state with the status that these settings give it, which may differ from its own."""
 
-    @abc.abstractmethod
     def finish(self, state: State) -> Solution:
-        """The solution that a state holds."""
-
-    def admit(self, program: AbstractConeProgram) -> None:
-        """Raise a `ValueError` for a program that the method cannot take; by default none."""
-        del program
+        """The solution that a state holds; it has a `record`, a `status` and `steps`."""
+        return conclude(state)

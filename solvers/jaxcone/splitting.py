@@ -18,9 +18,10 @@ from jaxtyping import Array, Float, Int, PyTree
 from . import anderson
 from .infeasibility import find_ray, onto_dual
 from .program import AbstractConeProgram, Scaling, after, combine, norm, subtract
-from .residuals import Residuals, residuals
-from .settings import inside, require, whole
-from .solution import Ray, Solution, Status
+from .record import Record, Yardstick, begin, verdict
+from .residuals import Residuals
+from .settings import given_or, inside, require, whole
+from .solution import Status
 from .solver import AbstractSolver
 
 
@@ -78,18 +79,13 @@ class Splitting(AbstractSolver["Prepared", "SplittingState"]):
     def judge_again(self, state):
         return judge_again(self, state)
 
-    def finish(self, state):
-        return finish(state)
-
     def tolerance_for(self, dtype) -> Float[Array, ""]:
         """The tolerance in force for arrays of this dtype."""
-        default = 1e-6 if dtype == jnp.float64 else 1e-3
-        return jnp.asarray(default if self.tolerance is None else self.tolerance, dtype)
+        return given_or(self.tolerance, dtype, 1e-6, 1e-3)
 
     def ray_tolerance_for(self, dtype) -> Float[Array, ""]:
         """The tolerance on rays in force for arrays of this dtype."""
-        default = 1e-6 if dtype == jnp.float64 else 1e-3
-        return jnp.asarray(default if self.ray_tolerance is None else self.ray_tolerance, dtype)
+        return given_or(self.ray_tolerance, dtype, 1e-6, 1e-3)
 
 
 class Before(eqx.Module):
@@ -111,30 +107,17 @@ class SplittingState(eqx.Module):
     steps: Int[Array, ""]
     status: Status
     before: Before
-    suspicion: Status  # which kind of ray the last check saw
-    confirmed: Status  # the same, if the check before saw it too
-    ray: tuple[PyTree, PyTree, PyTree]  # (x, s, y) of that ray, in the units of the user
-    x: PyTree  # the best checked triple, in the units of the user's program
-    s: PyTree
-    y: PyTree
-    residuals: Residuals
-    history: Float[Array, "checks 3"]
+    record: Record
 
 
 class Prepared(eqx.Module):
     """A program with all that does not change during its iteration."""
 
-    program: AbstractConeProgram
-    tangent_factor: PyTree
-    units: tuple[Float[Array, ""], Float[Array, ""]]
+    yardstick: Yardstick
     start: tuple[PyTree, PyTree]
     scaled: AbstractConeProgram
     scaled_factor: PyTree
     scaling: Scaling
-
-    def measure(self, x: PyTree, s: PyTree, y: PyTree) -> Residuals:
-        """Residuals in the units of the user."""
-        return residuals(self.program, self.tangent_factor, self.units, x, s, y)
 
 
 def prepare(program: AbstractConeProgram) -> Prepared:
@@ -144,7 +127,8 @@ def prepare(program: AbstractConeProgram) -> Prepared:
     scaled_factor = after(scaled, scaling).factor()
     tangent_factor = after(program, scaled_factor).tangent_factor()
     units = after(program, tangent_factor).units()
-    return Prepared(program, tangent_factor, units, start, scaled, scaled_factor, scaling)
+    yardstick = Yardstick(program, tangent_factor, units)
+    return Prepared(yardstick, start, scaled, scaled_factor, scaling)
 
 
 def init(
@@ -180,14 +164,7 @@ def init(
         steps=jnp.zeros((), jnp.int32),
         status=Status.running,
         before=Before(x, y, jnp.zeros((), dtype), jnp.zeros((), dtype)),
-        suspicion=Status.running,
-        confirmed=Status.running,
-        ray=jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), triple),
-        x=triple[0],
-        s=triple[1],
-        y=triple[2],
-        residuals=prepared.measure(*triple),
-        history=jnp.full((solver.history, 3), jnp.nan, dtype),
+        record=begin(prepared.yardstick, triple, solver.history),
     )
 
 
@@ -218,34 +195,21 @@ def block(solver: Splitting, prepared: Prepared, state: SplittingState) -> Split
     # The difference first: where s = z it is exactly zero, so y stays in the dual cone.
     y = jax.tree.map(lambda a: state.penalty * a, subtract(s, image))
     triple = prepared.scaling.unscale(x, s, y)
-    found = prepared.measure(*triple)
-    better = (found.worst < state.residuals.worst) | (state.steps == 0)
-    best = jax.tree.map(
-        lambda new, old: jnp.where(better, new, old),
-        (*triple, found),
-        (state.x, state.s, state.y, state.residuals),
-    )
-    kind, ray = state.suspicion, state.ray
-    if not prepared.program.solvable:
+    found = prepared.yardstick.measure(*triple)
+    better = (found.worst < state.record.residuals.worst) | (state.steps == 0)
+    kind, ray = state.record.suspicion, state.record.ray
+    if not prepared.yardstick.program.solvable:
         kind, ray = _look_for_ray(solver, prepared, state, x, y)
-    confirmed = Status.where(kind == state.suspicion, kind, Status.running)
-    history = jnp.stack([found.primal_relative, found.dual_relative, found.gap_relative])
+    record = state.record.extended(triple, found, better, kind, ray)
     following = SplittingState(
         point=point,
         guess=x,
         penalty=state.penalty,
         acceleration=acceleration,
         steps=steps,
-        status=_judge(solver, best[3], steps, flat, confirmed),
+        status=_judge(solver, record, steps, flat),
         before=Before(x, y, norm(s), found.dual),
-        suspicion=kind,
-        confirmed=confirmed,
-        ray=ray,
-        x=best[0],
-        s=best[1],
-        y=best[2],
-        residuals=best[3],
-        history=jnp.concatenate([state.history, history[None]])[-solver.history or 1 :],
+        record=record,
     )
     if not solver.adapt_penalty:
         return following
@@ -256,30 +220,9 @@ def block(solver: Splitting, prepared: Prepared, state: SplittingState) -> Split
 def judge_again(solver: Splitting, state: SplittingState) -> SplittingState:
     """The state with the status that these settings give it, which may differ from its own."""
     flat, _ = ravel_pytree(state.point)
-    status = _judge(solver, state.residuals, state.steps, flat, state.confirmed)
+    status = _judge(solver, state.record, state.steps, flat)
     fresh = Status.where(state.steps == 0, Status.running, status)  # not yet checked
     return eqx.tree_at(lambda s: s.status, state, fresh)
-
-
-def finish(state: SplittingState) -> Solution:
-    """The solution that a state holds: its best checked point, or a ray if there is no solution."""
-    none = (state.status == Status.primal_infeasible) | (state.status == Status.dual_infeasible)
-
-    def blank(tree):
-        return jax.tree.map(lambda leaf: jnp.where(none, jnp.nan, leaf), tree)
-
-    ray = jax.tree.map(lambda leaf: jnp.where(none, leaf, jnp.nan), state.ray)
-    return Solution(
-        x=blank(state.x),
-        s=blank(state.s),
-        y=blank(state.y),
-        status=state.status,
-        steps=state.steps,
-        residuals=blank(state.residuals),
-        ray=Ray(*ray),
-        history=state.history,
-        state=state,
-    )
 
 
 def _advance(
@@ -306,8 +249,8 @@ def _look_for_ray(solver, prepared, state, x, y):
     """Candidates: the change since the last check, and the iterate itself."""
     program = prepared.scaled
     return find_ray(
-        prepared.program,
-        prepared.tangent_factor,
+        prepared.yardstick.program,
+        prepared.yardstick.tangent_factor,
         program,
         prepared.scaling,
         solver.ray_tolerance_for(state.penalty.dtype),
@@ -316,19 +259,11 @@ def _look_for_ray(solver, prepared, state, x, y):
     )
 
 
-def _judge(
-    solver: Splitting, found: Residuals, steps: Int[Array, ""], flat: Array, ray: Status
-) -> Status:
-    """Status of the best triple so far: from its residuals, never from the step counter alone."""
+def _judge(solver: Splitting, record: Record, steps: Int[Array, ""], flat: Array) -> Status:
+    end = Status.where(steps >= solver.max_steps, Status.max_steps, Status.running)
     tolerance = solver.tolerance_for(flat.dtype)
-    ended = steps >= solver.max_steps
-    status = Status.where(ended, Status.max_steps, Status.running)
-    nearly = ended & (found.worst <= 100 * tolerance)
-    status = Status.where(nearly, Status.inaccurate, status)
-    status = Status.where(ray == Status.running, status, ray)
-    status = Status.where(found.worst <= tolerance, Status.solved, status)
-    finite = found.finite & jnp.all(jnp.isfinite(flat))
-    return Status.where(finite, status, Status.nonfinite)
+    sound = jnp.all(jnp.isfinite(flat))
+    return verdict(record.residuals, tolerance, end, record.confirmed, sound)
 
 
 # Measured on the programs of this project; see docs/math.md, section "The penalty".
