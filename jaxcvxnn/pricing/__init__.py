@@ -1,0 +1,1 @@
+"""The price of the best new neuron, with proof."""

@@ -1,0 +1,28 @@
+"""What every pricing method returns: an interval for the price of the best new neuron."""
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+
+
+class Price(eqx.Module):
+    """`lower` <= max over |u| <= 1 of ||R' relu(F u)||_2 <= `upper` for R (n, c) and F (n, r).
+
+    `neurons` (k, r) are unit directions of high price, the best first: it attains `lower`. `upper` is
+    proven, with the rounding errors of its own computation included. `cells` counts the pieces of
+    the sphere that were looked at.
+    """
+
+    lower: float
+    upper: float
+    neurons: Float[np.ndarray, "k r"]
+    method: str
+    cells: int
+
+
+def prices(residual: Matrix, features: Matrix, neurons: Matrix) -> Matrix:
+    """||R' relu(F u)||_2 of each row u of `neurons` (k, r)."""
+    return np.linalg.norm(np.maximum(neurons @ features.T, 0) @ residual, axis=1)
