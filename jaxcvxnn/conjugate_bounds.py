@@ -55,6 +55,7 @@ def binary_entropy_below(chances: Matrix, scale: float) -> float:
     return _sum_below(np.nextafter(np.min(entropies, axis=0), -1))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what overflows is not proven to be inside
 def simplex_entropy_below(residual: Matrix, targets: Matrix, scale: float) -> float:
     """A float at most  sum_ik -q_ik log(q_ik / sum_k q_ik),  q = Y + t R~; -inf unless q >= 0 for sure.
 
