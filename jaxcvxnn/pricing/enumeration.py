@@ -1,0 +1,309 @@
+"""Exact pricing for features of rank 3, and all activation patterns of features of rank 1 to 3.
+
+The planes x_i'u = 0 cut the sphere into cells. The best neuron lies inside a cell with active rows D,
+and is then a top right singular vector of R'DF, or on a plane, where the problem is one on a circle.
+Every cell has a facet, an arc of some plane's circle: so the cells are found by walking round each
+plane's circle, and a check of the walk bounds what near-degenerate positions may hide. Proof:
+docs/math.md, section "Pricing by enumeration".
+"""
+
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from jaxcone import verified
+
+from .planar import (
+    Circle,
+    arrange_circle,
+    best_first,
+    finite_matrix,
+    linear_maps,
+    linear_maps_error,
+    price_planar,
+    scaled_price,
+    scaled_rows,
+    scaled_weights,
+    unit_vectors,
+)
+from .price import Matrix, Price
+
+# Rows whose directions differ by less count as parallel; the bound pays for the difference.
+PARALLEL = 1e-12
+
+
+class Sphere(eqx.Module):
+    """The cells of the unit sphere on which the same rows of F (n, 3) are active.
+
+    `rows` are F with each row scaled to size one by 2^-`exponents`. Row i is a multiple of
+    `normals[classes[i]]`, up to `spread[i]`, of sign `signs[i]`; zero rows have class -1. `patterns`
+    say on which side of each normal's plane a cell lies. The plane of normal k is spanned by
+    `bases[k]`, orthonormal to `tilt`, on which `circles[k]` has the arcs. Every point of a cell that
+    is missing in `patterns` is within `hidden` of a plane.
+    """
+
+    rows: Float[np.ndarray, "n 3"]
+    exponents: Int[np.ndarray, " n"]
+    classes: Int[np.ndarray, " n"]
+    signs: Float[np.ndarray, " n"]
+    spread: Float[np.ndarray, " n"]
+    normals: Float[np.ndarray, "k 3"]
+    bases: Float[np.ndarray, "k 3 2"]
+    tilt: float
+    circles: tuple[Circle, ...]
+    patterns: Bool[np.ndarray, "m k"]
+    hidden: float
+
+    @property
+    def active(self) -> Bool[np.ndarray, "m n"]:
+        """The active rows of each cell."""
+        return _active_rows(self.patterns, self.classes, self.signs)
+
+    def price(self, residual: Any) -> Price:
+        """The price of the best new neuron for R (n, c); `neurons` are local maxima.
+
+        **Raises** a `ValueError` unless R is finite and has a row per row of F.
+        """
+        residual = finite_matrix(residual, "residual", rows=len(self.rows))
+        weights, exponent = scaled_weights(residual, self.rows, self.exponents)
+        if not np.any(weights):
+            return scaled_price(0.0, 0.0, 0, np.eye(1, 3), "cells", len(self.patterns))
+        sizes = verified.vector_norm_bound(weights)
+        lengths = verified.vector_norm_bound(self.rows)
+        lipschitz = float(sizes @ lengths) * verified.INFLATION
+        moved = float(sizes @ self.spread) * verified.INFLATION
+        missed = linear_maps_error(len(self.rows)) * lipschitz * verified.INFLATION + moved
+
+        found = [circle.price(weights) for circle in self.circles]
+        on_planes = max(price.upper for price in found) * (1 + self.tilt)
+        on_planes += 2 * self.tilt * lipschitz + moved
+        boundary = on_planes + 2 * missed
+        square, inside = _interior_maxima(
+            linear_maps(weights, self.rows, self.active), self.patterns, self.normals, boundary
+        )
+        upper = max(float(np.sqrt(square)), boundary) + 2 * missed + self.hidden * lipschitz
+        candidates = np.concatenate([inside, *self._maxima_on_planes(weights, found)])
+        values, neurons = best_first(weights, self.rows, candidates)
+        return scaled_price(values[0], upper, exponent, neurons, "cells", len(self.patterns))
+
+    def _maxima_on_planes(self, weights: Matrix, found: list[Price]) -> list[Matrix]:
+        """The circles' maxima from which no step off the plane goes up, and the best of them."""
+        kept = []
+        for k in range(len(self.normals)):
+            points = found[k].neurons @ self.bases[k].T
+            normal = self.normals[k] / np.linalg.norm(self.normals[k])
+            kept.append(points[_no_ascent(weights, self.rows, points, normal)])
+        best = max(range(len(found)), key=lambda k: found[k].lower)
+        return [*kept, found[best].neurons[:1] @ self.bases[best].T]
+
+
+def arrange_sphere(features: Any) -> Sphere:
+    """The cells of F (n, 3), which serve every R: about n^2 of them, with n bits each.
+
+    Zero, parallel and antiparallel rows, and rows that span less than three dimensions, are allowed.
+
+    **Raises** a `ValueError` for another shape or entries that are not finite.
+    """
+    features = finite_matrix(features, "features")
+    if features.shape[1] != 3:
+        raise ValueError(f"features must have 3 columns; they have {features.shape[1]}.")
+    rows, exponents = scaled_rows(features)
+    classes, signs, normals, spread = _parallel_classes(rows)
+    bases, tilt = _plane_bases(normals)
+    circles, patterns, hidden = [], [np.ones((1, 0), bool)] if not len(normals) else [], 0.0
+    for k, basis in enumerate(bases):
+        flat = np.where((classes == k)[:, None], 0, rows @ basis)
+        circles.append(arrange_circle(flat))
+        others = np.delete(np.arange(len(normals)), k)
+        around, width = _walk(
+            normals[others] @ basis, verified.vector_norm_bound(normals[others]), tilt
+        )
+        hidden += width
+        sides = np.zeros((2 * len(around), len(normals)), bool)
+        sides[:, others] = np.concatenate([around, around])
+        sides[: len(around), k] = True
+        patterns.append(_distinct(sides))
+    # A disc inside a convex cell has at most the cell's perimeter (docs/math.md).
+    hidden = min(hidden / 4, 1.5)
+    patterns = _distinct(np.concatenate(patterns))
+    return Sphere(
+        rows,
+        exponents,
+        classes,
+        signs,
+        spread,
+        normals,
+        bases,
+        tilt,
+        tuple(circles),
+        patterns,
+        hidden,
+    )
+
+
+def price_enumerated(residual: Any, features: Any) -> Price:
+    """max over |u| <= 1 of ||R' relu(F u)|| for R (n, c) and F (n, r), r <= 3, with proof.
+
+    At rank 3 the work grows as n^3. `neurons` are local maxima on the sphere, the best first. For
+    many R with one F, build `arrange_sphere(features)` once and call its `price`.
+
+    **Raises** a `ValueError` for shapes that do not match or entries that are not finite.
+    """
+    features = finite_matrix(features, "features")
+    if features.shape[1] < 3:
+        return price_planar(residual, features)
+    return arrange_sphere(features).price(residual)
+
+
+def sign_patterns(features: Any) -> Bool[np.ndarray, "m n"]:
+    """The patterns F u > 0 of all cells of full dimension, for F (n, r) with r <= 3.
+
+    In general position there are 2 sum_{k < r} C(n - 1, k). Zero rows are never active; rows whose
+    directions agree to 1e-12 count as parallel. Cells that are only as wide as rounding errors may
+    be missing.
+
+    **Raises** a `ValueError` for another shape or entries that are not finite.
+    """
+    features = finite_matrix(features, "features")
+    if features.shape[1] == 3:
+        return arrange_sphere(features).active
+    rows, _ = scaled_rows(features)
+    classes, signs, normals, _ = _parallel_classes(rows)
+    if not len(normals):
+        return np.zeros((1, len(features)), bool)
+    if features.shape[1] == 1:
+        patterns = np.array([[True], [False]])
+    elif features.shape[1] == 2:
+        patterns, _ = _walk(normals, verified.vector_norm_bound(normals), 0.0)
+    else:
+        raise ValueError(f"features must have 1 to 3 columns; they have {features.shape[1]}.")
+    return _active_rows(_distinct(patterns), classes, signs)
+
+
+def _active_rows(patterns: np.ndarray, classes: np.ndarray, signs: Matrix) -> np.ndarray:
+    """Patterns of the rows from patterns of their classes."""
+    padded = np.concatenate([patterns, np.zeros((len(patterns), 1), bool)], axis=1)
+    return (padded[:, classes] == (signs > 0)) & (classes >= 0)
+
+
+def _parallel_classes(rows: Matrix) -> tuple[np.ndarray, Matrix, Matrix, Matrix]:
+    """(classes, signs, normals, spread): see `Sphere`. A class's first row is its normal."""
+    count, rank = rows.shape
+    classes, signs, spread = np.full(count, -1), np.ones(count), np.zeros(count)
+    lengths = np.linalg.norm(rows, axis=1)
+    members: list[int] = []
+    for i in np.flatnonzero(lengths):
+        normals = rows[members]
+        factors = normals @ rows[i] / lengths[members] ** 2
+        distances = np.linalg.norm(rows[i] - factors[:, None] * normals, axis=1)
+        near = np.flatnonzero(distances <= PARALLEL * lengths[i])
+        if len(near) == 0:
+            classes[i] = len(members)
+            members.append(int(i))
+        else:
+            classes[i] = near[0]
+            signs[i] = np.sign(factors[near[0]])
+            spread[i] = distances[near[0]] + verified.gamma(16) * lengths[i]
+    return classes, signs, rows[members].reshape(-1, rank), spread
+
+
+def _plane_bases(normals: Matrix) -> tuple[Matrix, float]:
+    """Bases (k, 3, 2) of the planes orthogonal to `normals`, and their tilt.
+
+    With N = (normal / |normal|, basis), ||N'N - I|| <= tilt, with room for the rounding of products
+    with the basis.
+    """
+    units = normals / np.linalg.norm(normals, axis=1)[:, None]
+    axes = np.eye(3)[np.argmin(np.abs(units), axis=1)]
+    first = np.cross(units, axes)
+    first /= np.linalg.norm(first, axis=1)[:, None]
+    second = np.cross(units, first)
+    frames = np.stack([units, first, second], axis=2)
+    defects = np.abs(np.swapaxes(frames, 1, 2) @ frames - np.eye(3))
+    largest = float(np.max(np.sum(defects, axis=2), initial=0.0))
+    return frames[:, :, 1:], largest + verified.gamma(32)
+
+
+def _walk(rows: Matrix, sizes: Matrix, tilt: float) -> tuple[np.ndarray, float]:
+    """Signs of x_i'u along the unit circle, and the length of its longest stretch that may hide more.
+
+    `rows` (k, 2) are known up to `tilt` times `sizes`. Only points with certain signs are returned, in
+    order. Between two of them, where at most one sign changes, there is no other pattern.
+    """
+    threshold = (tilt + verified.gamma(32)) * sizes
+    normals = np.arctan2(rows[:, 1], rows[:, 0])
+    breaks = np.mod(np.concatenate([normals + np.pi / 2, normals - np.pi / 2]), 2 * np.pi)
+    # On each side of a break, as near as its own row's sign is certain.
+    with np.errstate(divide="ignore"):
+        step = np.minimum(2 * threshold / np.linalg.norm(rows, axis=1), 0.1)
+    step = np.concatenate([step, step])
+    ordered = np.sort(breaks)
+    middles = ordered + np.diff(ordered, append=ordered[:1] + 2 * np.pi) / 2
+    spaced = np.arange(16) * np.pi / 8 + 0.1
+    angles = np.concatenate([breaks - step, breaks + step, middles, spaced])
+    angles = np.sort(np.mod(angles, 2 * np.pi))
+    products = unit_vectors(angles) @ rows.T
+    certain = np.all(np.abs(products) > threshold, axis=1)
+    angles, signs = angles[certain], products[certain] > 0
+    if len(angles) == 0:
+        return signs, 2 * np.pi
+    changes = np.sum(signs != np.roll(signs, -1, axis=0), axis=1)
+    gaps = np.diff(angles, append=angles[0] + 2 * np.pi)
+    if np.max(gaps) > np.pi / 2:
+        return signs, 2 * np.pi
+    longest = float(np.max(gaps, where=changes > 1, initial=0.0))
+    return signs, longest + 1e-15 if longest > 0 else 0.0
+
+
+def _distinct(patterns: np.ndarray) -> np.ndarray:
+    """The distinct rows of a boolean matrix, compared in packed form."""
+    if patterns.shape[1] == 0:
+        return patterns[:1]
+    packed = np.ascontiguousarray(np.packbits(patterns, axis=1))
+    keys = packed.view(np.dtype((np.void, packed.shape[1])))[:, 0]
+    return patterns[np.unique(keys, return_index=True)[1]]
+
+
+def _interior_maxima(
+    maps: Matrix, patterns: np.ndarray, normals: Matrix, boundary: float
+) -> tuple[float, Matrix]:
+    """A bound on |L u|^2 over maxima inside cells, given `boundary` on all planes, and where they are.
+
+    Such a u is a top eigenvector of L'L. It is excluded where the computed one is outside the cell
+    by more than its error. Else the bound is the top eigenvalue; where the second is near, moving u
+    towards its eigenvector reaches the cell's boundary, so it is also boundary^2 + their difference.
+    """
+    forms = np.swapaxes(maps, 1, 2) @ maps
+    traces = np.trace(forms, axis1=1, axis2=2)
+    values, vectors = np.linalg.eigh(forms)
+    defect = np.linalg.norm(forms @ vectors - vectors * values[:, None, :], axis=(1, 2))
+    skew = np.linalg.norm(np.swapaxes(vectors, 1, 2) @ vectors - np.eye(3), axis=(1, 2))
+    error = 2 * defect + (4 * skew + verified.gamma(4 * maps.shape[1] + 128)) * traces
+    gaps = values[:, 2] - values[:, 1]
+    # Davis-Kahan: the sine of the angle between both eigenvectors is at most error / (gap - error).
+    with np.errstate(divide="ignore", invalid="ignore"):
+        turn = np.where(gaps > 2 * error, 4 * error / gaps + verified.gamma(32), np.inf)
+    units = normals / np.linalg.norm(normals, axis=1)[:, None]
+    signed = np.where(patterns, 1.0, -1.0) * (vectors[:, :, 2] @ units.T)
+    forward = np.min(signed, axis=1) >= -turn
+    backward = np.max(signed, axis=1) <= turn
+    bounds = np.minimum(values[:, 2], boundary**2 + gaps) + 4 * error
+    square = float(np.max(bounds, where=forward | backward, initial=0.0))
+    tops = vectors[:, :, 2]
+    return square, np.concatenate([tops[forward], -tops[backward]])
+
+
+def _no_ascent(weights: Matrix, rows: Matrix, points: Matrix, normal: Matrix) -> np.ndarray:
+    """Whether the price falls, to first order, from `points` in the directions +-`normal`."""
+    inputs = points @ rows.T
+    on_plane = np.abs(inputs) <= 1e-12
+    value = np.maximum(inputs, 0) @ weights
+    falls = np.ones(len(points), bool)
+    for direction in (normal, -normal):
+        speed = rows @ direction
+        moves = np.where(on_plane, np.maximum(speed, 0), np.where(inputs > 0, speed, 0))
+        slope = np.sum(value * (moves @ weights), axis=1)
+        falls &= slope <= 1e-9 * np.sum(value**2, axis=1)
+    return falls
