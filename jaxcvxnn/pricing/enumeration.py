@@ -80,23 +80,82 @@ class Sphere(eqx.Module):
         on_planes = max(price.upper for price in found) * (1 + self.tilt)
         on_planes += 2 * self.tilt * lipschitz + moved
         boundary = on_planes + 2 * missed
-        square, inside = _interior_maxima(
-            linear_maps(weights, self.rows, self.active), self.patterns, self.normals, boundary
-        )
+        tops = top_vectors(linear_maps(weights, self.rows, self.active), self.patterns, self.normals)
+        square = float(np.max(tops.bounds(boundary)))
         upper = max(float(np.sqrt(square)), boundary) + 2 * missed + self.hidden * lipschitz
-        candidates = np.concatenate([inside, *self._maxima_on_planes(weights, found)])
+        best = max(range(len(found)), key=lambda k: found[k].lower)
+        candidates = [*tops.inside(), *self._maxima_on_planes(weights, found)]
+        if found[best].lower**2 >= square:  # no rounding may lose it
+            candidates.append(found[best].neurons[:1] @ self.bases[best].T)
+        candidates = np.concatenate(candidates)
         values, neurons = best_first(weights, self.rows, candidates)
         return scaled_price(values[0], upper, exponent, neurons, "cells", len(self.patterns))
 
     def _maxima_on_planes(self, weights: Matrix, found: list[Price]) -> list[Matrix]:
-        """The circles' maxima from which no step off the plane goes up, and the best of them."""
+        """The circles' maxima from which no step off the plane goes up."""
         kept = []
-        for k in range(len(self.normals)):
-            points = found[k].neurons @ self.bases[k].T
-            normal = self.normals[k] / np.linalg.norm(self.normals[k])
+        for price, basis, normal in zip(found, self.bases, self.normals, strict=True):
+            points = price.neurons @ basis.T
             kept.append(points[_no_ascent(weights, self.rows, points, normal)])
-        best = max(range(len(found)), key=lambda k: found[k].lower)
-        return [*kept, found[best].neurons[:1] @ self.bases[best].T]
+        return kept
+
+
+class TopVectors(eqx.Module):
+    """Top right singular vectors of maps L_k, and whether they may lie in the cells of k.
+
+    `squares` are the computed |L_k|_2^2, true to `errors`, and `gaps` their distances to the second
+    largest. `forward` says that no cell's side excludes `vectors[k]`, `backward` the same for its
+    negative: where both are False, the cell is proven to hold no exact top vector in its interior.
+    """
+
+    squares: Float[np.ndarray, " m"]
+    gaps: Float[np.ndarray, " m"]
+    errors: Float[np.ndarray, " m"]
+    vectors: Float[np.ndarray, "m r"]
+    forward: Bool[np.ndarray, " m"]
+    backward: Bool[np.ndarray, " m"]
+
+    def bounds(self, boundary: Any) -> Float[np.ndarray, " m"]:
+        """Bounds on |L_k u|^2 at maxima inside cell k; `boundary` bounds |L_k u| on its boundary.
+
+        Where the second singular value is near, moving u towards its vector meets the boundary, so
+        that boundary^2 plus the gap is a bound too.
+        """
+        squares = np.minimum(self.squares, np.square(boundary) + self.gaps) + 4 * self.errors
+        return np.where(self.forward | self.backward, squares, 0)
+
+    def inside(self) -> tuple[Matrix, Matrix]:
+        """The vectors that may lie in their cells."""
+        return self.vectors[self.forward], -self.vectors[self.backward]
+
+
+def top_vectors(maps: Matrix, patterns: np.ndarray, normals: Matrix) -> TopVectors:
+    """The top right singular vectors of `maps` (m, c, r) against cells on given sides of planes.
+
+    Cell k has x_j'u >= 0 where `patterns[k, j]`, else x_j'u <= 0, for each x_j of `normals`.
+    """
+    forms = np.swapaxes(maps, 1, 2) @ maps
+    values, vectors = np.linalg.eigh(forms)
+    defect = np.linalg.norm(forms @ vectors - vectors * values[:, None, :], axis=(1, 2))
+    gram = np.swapaxes(vectors, 1, 2) @ vectors
+    skew = np.linalg.norm(gram - np.eye(maps.shape[2]), axis=(1, 2))
+    rounding = verified.gamma(4 * maps.shape[1] + 16 * maps.shape[2] ** 2 + 128)
+    errors = 2 * defect + (4 * skew + rounding) * np.trace(forms, axis1=1, axis2=2)
+    second = values[:, -2] if maps.shape[2] > 1 else 0.0
+    gaps = values[:, -1] - second
+    # Davis-Kahan: the sine of the angle between both eigenvectors is at most error / (gap - error).
+    with np.errstate(divide="ignore", invalid="ignore"):
+        turn = np.where(gaps > 2 * errors, 4 * errors / gaps + verified.gamma(32), np.inf)
+    units = normals / np.linalg.norm(normals, axis=1)[:, None]
+    signed = np.where(patterns, 1.0, -1.0) * (vectors[:, :, -1] @ units.T)
+    return TopVectors(
+        squares=values[:, -1],
+        gaps=gaps,
+        errors=errors,
+        vectors=vectors[:, :, -1],
+        forward=np.all(signed >= -turn[:, None], axis=1),
+        backward=np.all(signed <= turn[:, None], axis=1),
+    )
 
 
 def arrange_sphere(features: Any) -> Sphere:
@@ -111,7 +170,7 @@ def arrange_sphere(features: Any) -> Sphere:
         raise ValueError(f"features must have 3 columns; they have {features.shape[1]}.")
     rows, exponents = scaled_rows(features)
     classes, signs, normals, spread = _parallel_classes(rows)
-    bases, tilt = _plane_bases(normals)
+    bases, tilt = plane_bases(normals)
     circles, patterns, hidden = [], [np.ones((1, 0), bool)] if not len(normals) else [], 0.0
     for k, basis in enumerate(bases):
         flat = np.where((classes == k)[:, None], 0, rows @ basis)
@@ -209,7 +268,7 @@ def _parallel_classes(rows: Matrix) -> tuple[np.ndarray, Matrix, Matrix, Matrix]
     return classes, signs, rows[members].reshape(-1, rank), spread
 
 
-def _plane_bases(normals: Matrix) -> tuple[Matrix, float]:
+def plane_bases(normals: Matrix) -> tuple[Matrix, float]:
     """Bases (k, 3, 2) of the planes orthogonal to `normals`, and their tilt.
 
     With N = (normal / |normal|, basis), ||N'N - I|| <= tilt, with room for the rounding of products
@@ -266,38 +325,10 @@ def _distinct(patterns: np.ndarray) -> np.ndarray:
     return patterns[np.unique(keys, return_index=True)[1]]
 
 
-def _interior_maxima(
-    maps: Matrix, patterns: np.ndarray, normals: Matrix, boundary: float
-) -> tuple[float, Matrix]:
-    """A bound on |L u|^2 over maxima inside cells, given `boundary` on all planes, and where they are.
-
-    Such a u is a top eigenvector of L'L. It is excluded where the computed one is outside the cell
-    by more than its error. Else the bound is the top eigenvalue; where the second is near, moving u
-    towards its eigenvector reaches the cell's boundary, so it is also boundary^2 + their difference.
-    """
-    forms = np.swapaxes(maps, 1, 2) @ maps
-    traces = np.trace(forms, axis1=1, axis2=2)
-    values, vectors = np.linalg.eigh(forms)
-    defect = np.linalg.norm(forms @ vectors - vectors * values[:, None, :], axis=(1, 2))
-    skew = np.linalg.norm(np.swapaxes(vectors, 1, 2) @ vectors - np.eye(3), axis=(1, 2))
-    error = 2 * defect + (4 * skew + verified.gamma(4 * maps.shape[1] + 128)) * traces
-    gaps = values[:, 2] - values[:, 1]
-    # Davis-Kahan: the sine of the angle between both eigenvectors is at most error / (gap - error).
-    with np.errstate(divide="ignore", invalid="ignore"):
-        turn = np.where(gaps > 2 * error, 4 * error / gaps + verified.gamma(32), np.inf)
-    units = normals / np.linalg.norm(normals, axis=1)[:, None]
-    signed = np.where(patterns, 1.0, -1.0) * (vectors[:, :, 2] @ units.T)
-    forward = np.min(signed, axis=1) >= -turn
-    backward = np.max(signed, axis=1) <= turn
-    bounds = np.minimum(values[:, 2], boundary**2 + gaps) + 4 * error
-    square = float(np.max(bounds, where=forward | backward, initial=0.0))
-    tops = vectors[:, :, 2]
-    return square, np.concatenate([tops[forward], -tops[backward]])
-
-
 def _no_ascent(weights: Matrix, rows: Matrix, points: Matrix, normal: Matrix) -> np.ndarray:
-    """Whether the price falls, to first order, from `points` in the directions +-`normal`."""
+    """Whether the price falls, to first order, from `points` in the directions of +-`normal`."""
     inputs = points @ rows.T
+    normal = normal / np.linalg.norm(normal)
     on_plane = np.abs(inputs) <= 1e-12
     value = np.maximum(inputs, 0) @ weights
     falls = np.ones(len(points), bool)
