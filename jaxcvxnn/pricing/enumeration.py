@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from jaxcone import verified
 
 from .planar import (
+    UNDERFLOW,
     Circle,
     arrange_circle,
     best_first,
@@ -80,12 +81,15 @@ class Sphere(eqx.Module):
         on_planes = max(price.upper for price in found) * (1 + self.tilt)
         on_planes += 2 * self.tilt * lipschitz + moved
         boundary = on_planes + 2 * missed
-        tops = top_vectors(linear_maps(weights, self.rows, self.active), self.patterns, self.normals)
+        tops = top_vectors(
+            linear_maps(weights, self.rows, self.active), self.patterns, self.normals
+        )
         square = float(np.max(tops.bounds(boundary)))
         upper = max(float(np.sqrt(square)), boundary) + 2 * missed + self.hidden * lipschitz
+        upper += weights.size * UNDERFLOW
         best = max(range(len(found)), key=lambda k: found[k].lower)
         candidates = [*tops.inside(), *self._maxima_on_planes(weights, found)]
-        if found[best].lower**2 >= square:  # no rounding may lose it
+        if found[best].lower ** 2 >= square:  # no rounding may lose it
             candidates.append(found[best].neurons[:1] @ self.bases[best].T)
         candidates = np.concatenate(candidates)
         values, neurons = best_first(weights, self.rows, candidates)
@@ -226,18 +230,19 @@ def sign_patterns(features: Any) -> Bool[np.ndarray, "m n"]:
     **Raises** a `ValueError` for another shape or entries that are not finite.
     """
     features = finite_matrix(features, "features")
-    if features.shape[1] == 3:
+    rank = features.shape[1]
+    if rank > 3:
+        raise ValueError(f"features must have 1 to 3 columns; they have {rank}.")
+    if rank == 3:
         return arrange_sphere(features).active
     rows, _ = scaled_rows(features)
     classes, signs, normals, _ = _parallel_classes(rows)
     if not len(normals):
         return np.zeros((1, len(features)), bool)
-    if features.shape[1] == 1:
+    if rank == 1:
         patterns = np.array([[True], [False]])
-    elif features.shape[1] == 2:
-        patterns, _ = _walk(normals, verified.vector_norm_bound(normals), 0.0)
     else:
-        raise ValueError(f"features must have 1 to 3 columns; they have {features.shape[1]}.")
+        patterns, _ = _walk(normals, verified.vector_norm_bound(normals), 0.0)
     return _active_rows(_distinct(patterns), classes, signs)
 
 

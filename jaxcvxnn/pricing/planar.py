@@ -6,7 +6,7 @@ right singular vector of L if the arc holds it, else at an end. Why the upper bo
 point: docs/math.md, section "Pricing on the circle".
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
@@ -28,8 +28,9 @@ UNDERFLOW = 2.0**-500
 class Circle(eqx.Module):
     """The arcs of the unit circle on which the same rows of F (n, 2) are active.
 
-    Arc k runs from `rays[k]` to `rays[k + 1]`, cyclically, and is at most a quarter of the circle.
-    `rows` are F with each row scaled to size one by 2^-`exponents`. For every u of arc k,
+    Arc k runs from `angles[k]` over `widths[k]`, at most a quarter of the circle; the columns of
+    `ends[k]` are its first and last point. `rows` are F with each row scaled to size one by
+    2^-`exponents`. For every u of arc k,
 
         |relu(x_i'u) - active[k, i] x_i'u| <= slack[i]    (x_i the scaled row),
 
@@ -39,7 +40,8 @@ class Circle(eqx.Module):
     rows: Float[np.ndarray, "n 2"]
     exponents: Int[np.ndarray, " n"]
     angles: Float[np.ndarray, " m"]
-    rays: Float[np.ndarray, "m 2"]
+    widths: Float[np.ndarray, " m"]
+    ends: Float[np.ndarray, "m 2 2"]
     active: Bool[np.ndarray, "m n"]
     slack: Float[np.ndarray, " n"]
     rank: int = eqx.field(static=True)
@@ -52,12 +54,9 @@ class Circle(eqx.Module):
         residual = finite_matrix(residual, "residual", rows=len(self.rows))
         weights, exponent = scaled_weights(residual, self.rows, self.exponents)
         linear = linear_maps(weights, self.rows, self.active)
-        forms = _Sinusoids.of(linear, self.angles)
-        ends = np.stack([self.rays, np.roll(self.rays, -1, axis=0)], axis=2)
-        end_squares = np.sum((linear @ ends) ** 2, axis=1)
-        squares = np.where(
-            forms.holds_top, forms.mean + forms.radius, np.max(end_squares, axis=1)
-        )
+        forms = _sinusoids(linear, self.angles, self.widths)
+        end_squares = np.sum((linear @ self.ends) ** 2, axis=1)
+        squares = np.where(forms.holds_top, forms.mean + forms.radius, np.max(end_squares, axis=1))
         squares += verified.gamma(4 * weights.shape[1] + 64) * 2 * forms.mean
         upper = np.sqrt(np.max(squares)) + self._neglected(weights)
         best = int(np.argmax(squares))
@@ -96,8 +95,9 @@ def arrange_circle(features: Any) -> Circle:
     rows, exponents = scaled_rows(planar)
     angles = _break_angles(rows)
     rays = unit_vectors(angles)
-    gaps = np.diff(angles, append=angles[0] + 2 * np.pi)
-    active = unit_vectors(angles + gaps / 2) @ rows.T > 0
+    widths = np.diff(angles, append=angles[0] + 2 * np.pi)
+    ends = np.stack([rays, np.roll(rays, -1, axis=0)], axis=2)
+    active = unit_vectors(angles + widths / 2) @ rows.T > 0
     products = rays @ rows.T
     outward = np.where(active, -1.0, 1.0)
     wrong = np.maximum(outward * products, outward * np.roll(products, -1, axis=0))
@@ -105,7 +105,7 @@ def arrange_circle(features: Any) -> Circle:
     # A unit vector between two unit vectors at most a right angle apart is a nonnegative
     # combination of both, with a sum of coefficients of at most sqrt(2).
     slack = np.where(np.any(rows != 0, axis=1), 1.5 * np.maximum(wrong, 0), 0)
-    return Circle(rows, exponents, angles, rays, active, slack, rank)
+    return Circle(rows, exponents, angles, widths, ends, active, slack, rank)
 
 
 def price_planar(residual: Any, features: Any) -> Price:
@@ -119,36 +119,33 @@ def price_planar(residual: Any, features: Any) -> Price:
     return arrange_circle(features).price(residual)
 
 
-class _Sinusoids(eqx.Module):
-    """|L_k u|^2 = mean + radius cos(2 (t - phase)) at u = (cos t, sin t), for each arc k.
+class _Sinusoids(NamedTuple):
+    """|L_k u|^2 at u = (cos t, sin t) for each arc k: mean + radius cos(2 (t - top)) if `holds_top`.
 
-    `slopes` are its half derivatives at the first and at the last point of the arc.
+    `slopes` are half its derivatives in t at the first and at the last point of the arc.
     """
 
-    mean: Float[np.ndarray, " m"]
-    radius: Float[np.ndarray, " m"]
-    top: Float[np.ndarray, " m"]  # the angle, near or in the arc, of its maximum
-    holds_top: Bool[np.ndarray, " m"]
-    slopes: Float[np.ndarray, "m 2"]
+    mean: Matrix
+    radius: Matrix
+    top: Matrix
+    holds_top: np.ndarray
+    slopes: Matrix
 
-    @staticmethod
-    def of(linear: Matrix, angles: Matrix) -> "_Sinusoids":
-        squares = np.sum(linear**2, axis=1)
-        cross = np.sum(linear[:, :, 0] * linear[:, :, 1], axis=1)
-        half = (squares[:, 0] - squares[:, 1]) / 2
-        phase = np.arctan2(cross, half) / 2
-        width = np.diff(angles, append=angles[0] + 2 * np.pi)
-        ahead = np.mod(phase - angles, np.pi)
-        ahead = np.where(ahead > np.pi - ANGLE_MARGIN, ahead - np.pi, ahead)
-        double = 2 * np.stack([angles, angles + width], axis=1)
-        slopes = cross[:, None] * np.cos(double) - half[:, None] * np.sin(double)
-        return _Sinusoids(
-            mean=np.sum(squares, axis=1) / 2,
-            radius=np.hypot(half, cross),
-            top=angles + np.clip(ahead, 0, width),
-            holds_top=ahead <= width + ANGLE_MARGIN,
-            slopes=slopes,
-        )
+
+def _sinusoids(linear: Matrix, angles: Matrix, widths: Matrix) -> _Sinusoids:
+    squares = np.sum(linear**2, axis=1)
+    cross = np.sum(linear[:, :, 0] * linear[:, :, 1], axis=1)
+    half = (squares[:, 0] - squares[:, 1]) / 2
+    ahead = np.mod(np.arctan2(cross, half) / 2 - angles, np.pi)
+    ahead = np.where(ahead > np.pi - ANGLE_MARGIN, ahead - np.pi, ahead)
+    double = 2 * np.stack([angles, angles + widths], axis=1)
+    return _Sinusoids(
+        mean=np.sum(squares, axis=1) / 2,
+        radius=np.hypot(half, cross),
+        top=angles + np.clip(ahead, 0, widths),
+        holds_top=ahead <= widths + ANGLE_MARGIN,
+        slopes=cross[:, None] * np.cos(double) - half[:, None] * np.sin(double),
+    )
 
 
 def _local_maxima(forms: _Sinusoids, angles: Matrix) -> Matrix:
@@ -164,11 +161,12 @@ def _local_maxima(forms: _Sinusoids, angles: Matrix) -> Matrix:
 
 def linear_maps(weights: Matrix, rows: Matrix, active: np.ndarray) -> Matrix:
     """L_k = R' D_k F (m, c, r) of each pattern; `linear_maps_error` bounds its rounding errors."""
-    products = (weights[:, :, None] * rows[:, None, :]).reshape(len(rows), -1)
+    shape = weights.shape[1], rows.shape[1]
+    products = (weights[:, :, None] * rows[:, None, :]).reshape(len(rows), shape[0] * shape[1])
     maps = np.zeros((len(active), products.shape[1]))
     for part in _blocks(len(rows)):
         maps += active[:, part].astype(np.float64) @ products[part]
-    return maps.reshape(len(active), weights.shape[1], rows.shape[1])
+    return maps.reshape(len(active), *shape)
 
 
 def linear_maps_error(count: int) -> float:
@@ -199,14 +197,12 @@ def unit_vectors(angles: Matrix) -> Matrix:
 
 
 def scaled_rows(features: Matrix) -> tuple[Matrix, np.ndarray]:
-    """Rows scaled by powers of two to a largest entry in [1/2, 1), exactly, and the exponents."""
+    """Rows scaled by 2^-exponents, exactly but for underflow, to a largest entry in [1/2, 1)."""
     exponents = np.frexp(np.max(np.abs(features), axis=1, initial=0.0))[1]
     return np.ldexp(features, -exponents[:, None]), exponents
 
 
-def scaled_weights(
-    residual: Matrix, rows: Matrix, exponents: np.ndarray
-) -> tuple[Matrix, int]:
+def scaled_weights(residual: Matrix, rows: Matrix, exponents: np.ndarray) -> tuple[Matrix, int]:
     """R with the rows' scales moved into it, and the exponent that brings its size to one.
 
     The residuals of zero rows count as zero.
@@ -226,8 +222,6 @@ def best_first(weights: Matrix, rows: Matrix, neurons: Matrix) -> tuple[Matrix, 
     keep = values > 1e-12 * values[0]
     keep[0] = True
     values, neurons = values[keep], neurons[keep]
-    # Sorted along a coordinate, equal directions are neighbours up to a short window; the circle's
-    # few hundred maxima are compared all with all.
     near = np.linalg.norm(neurons[:, None, :] - neurons[None, :, :], axis=2) <= SAME_DIRECTION
     first = ~np.any(np.tril(near, -1), axis=1)
     return values[first], neurons[first]
