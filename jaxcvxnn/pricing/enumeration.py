@@ -134,7 +134,7 @@ class TopVectors(eqx.Module):
 
 
 def top_vectors(maps: Matrix, patterns: np.ndarray, normals: Matrix) -> TopVectors:
-    """The top right singular vectors of `maps` (m, c, r) against cells on given sides of planes.
+    """The top right singular vectors of `maps` (m, c, r), r > 1, against cells between planes.
 
     Cell k has x_j'u >= 0 where `patterns[k, j]`, else x_j'u <= 0, for each x_j of `normals`.
     """
@@ -145,8 +145,7 @@ def top_vectors(maps: Matrix, patterns: np.ndarray, normals: Matrix) -> TopVecto
     skew = np.linalg.norm(gram - np.eye(maps.shape[2]), axis=(1, 2))
     rounding = verified.gamma(4 * maps.shape[1] + 16 * maps.shape[2] ** 2 + 128)
     errors = 2 * defect + (4 * skew + rounding) * np.trace(forms, axis1=1, axis2=2)
-    second = values[:, -2] if maps.shape[2] > 1 else 0.0
-    gaps = values[:, -1] - second
+    gaps = values[:, -1] - values[:, -2]
     # Davis-Kahan: the sine of the angle between both eigenvectors is at most error / (gap - error).
     with np.errstate(divide="ignore", invalid="ignore"):
         turn = np.where(gaps > 2 * errors, 4 * errors / gaps + verified.gamma(32), np.inf)

@@ -19,6 +19,11 @@ from .price import Matrix, Price, prices
 # The maximum of an arc whose top singular vector is this near, in radians, is taken to be the top
 # singular value: that costs the square of it, and pays for every rounding in the angles.
 ANGLE_MARGIN = 1e-9
+# A top nearer than this to an end of its arc has no slope there, as far as FLAT can tell, so that
+# the other side of the end decides.
+END_MARGIN = 2e-14
+# Slopes below this times the mean are zero up to rounding.
+FLAT = 1e-13
 # Directions nearer than this count as one neuron.
 SAME_DIRECTION = 1e-9
 # Covers every underflow in a bound on a problem scaled to size one, per product.
@@ -122,14 +127,17 @@ def price_planar(residual: Any, features: Any) -> Price:
 class _Sinusoids(NamedTuple):
     """|L_k u|^2 at u = (cos t, sin t) for each arc k: mean + radius cos(2 (t - top)) if `holds_top`.
 
-    `slopes` are half its derivatives in t at the first and at the last point of the arc.
+    `inside` says that the arc holds `top`, and not at an end. `slopes` are half the derivatives in t
+    at the first and at the last point of the arc, `swings` the values there less the mean.
     """
 
     mean: Matrix
     radius: Matrix
     top: Matrix
     holds_top: np.ndarray
+    inside: np.ndarray
     slopes: Matrix
+    swings: Matrix
 
 
 def _sinusoids(linear: Matrix, angles: Matrix, widths: Matrix) -> _Sinusoids:
@@ -139,24 +147,30 @@ def _sinusoids(linear: Matrix, angles: Matrix, widths: Matrix) -> _Sinusoids:
     ahead = np.mod(np.arctan2(cross, half) / 2 - angles, np.pi)
     ahead = np.where(ahead > np.pi - ANGLE_MARGIN, ahead - np.pi, ahead)
     double = 2 * np.stack([angles, angles + widths], axis=1)
+    cosines, sines = np.cos(double), np.sin(double)
     return _Sinusoids(
         mean=np.sum(squares, axis=1) / 2,
         radius=np.hypot(half, cross),
         top=angles + np.clip(ahead, 0, widths),
         holds_top=ahead <= widths + ANGLE_MARGIN,
-        slopes=cross[:, None] * np.cos(double) - half[:, None] * np.sin(double),
+        inside=(ahead > END_MARGIN) & (ahead < widths - END_MARGIN),
+        slopes=cross[:, None] * cosines - half[:, None] * sines,
+        swings=half[:, None] * cosines + cross[:, None] * sines,
     )
 
 
 def _local_maxima(forms: _Sinusoids, angles: Matrix) -> Matrix:
     """Angles of all local maxima: tops inside arcs, and rays where the price turns from up to down.
 
-    A maximum that rounding could hide is kept: the candidates are a little too many.
+    A maximum that rounding could hide is kept, at the price of a few candidates that are none. A
+    slope of zero counts as both, except at the bottom of a sinusoid.
     """
-    flat = 1e-13 * np.maximum(forms.mean, np.roll(forms.mean, 1))
-    rises_before = np.roll(forms.slopes[:, 1], 1) >= -flat
-    falls_after = forms.slopes[:, 0] <= flat
-    return np.concatenate([forms.top[forms.holds_top], angles[rises_before & falls_after]])
+    flat = FLAT * np.maximum(forms.mean, np.roll(forms.mean, 1))
+    bottom = forms.swings < -flat[:, None]
+    before, after = np.roll(forms.slopes[:, 1], 1), forms.slopes[:, 0]
+    rises_before = before > np.where(np.roll(bottom[:, 1], 1), flat, -flat)
+    falls_after = after < np.where(bottom[:, 0], -flat, flat)
+    return np.concatenate([forms.top[forms.inside], angles[rises_before & falls_after]])
 
 
 def linear_maps(weights: Matrix, rows: Matrix, active: np.ndarray) -> Matrix:
