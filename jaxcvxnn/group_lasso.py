@@ -2,10 +2,11 @@
 
     min over V (m, c)   L(A V) + sum_j w_j |v_j|
 
-for the activations A (n, m) of m neurons and a smooth convex loss L. It is the restricted problem of
-column generation. Its dual, max over R of -L*(R) subject to |R'a_j| <= w_j, makes every pair of
-points a pair of bounds. Each quadratic model of the loss goes to `group_lasso_interior`; the squared
-loss is its own model. On the host, in float64. Derivation: docs/math.md, section "Group lasso".
+for the activations A (n, m) of m neurons and a convex loss L. It is the restricted problem of column
+generation. Its dual, max over R of -L*(R) subject to |R'a_j| <= w_j, makes every pair of points a
+pair of bounds. Losses with a quadratic conjugate are one program for `group_lasso_interior`, other
+smooth ones a sequence of such: Newton's method with the penalty kept. On the host, in float64.
+Derivation: docs/math.md, section "Group lasso".
 """
 
 import math
@@ -24,6 +25,8 @@ Matrix = NDArray[np.float64]
 
 # Of the tolerance, what the solver of a model may use up.
 MODEL_SHARE = 0.3
+# A model that predicts a decrease of less than this part of the tolerance is the last one.
+NOTHING = 0.01
 # A model is solved until its gap is this part of the decrease that it predicts.
 MODEL_ACCURACY = 1e-3
 # The damping of the models, in units of the loss's curvature: at first and at least, and its factors
@@ -33,12 +36,16 @@ GOOD, POOR = 0.7, 0.1
 LESS, MORE = 0.03, 10.0
 
 
-class SmoothLoss(Protocol):
+class Loss(Protocol):
     """What is asked of a loss of predictions Z (n, c) and targets Y (n, c), convex in Z.
 
     `hessian` has one (c, c) block per sample, `curvature` bounds their eigenvalues, `conjugate` is
     sup_Z <R, Z> - L(Z), infinite outside its domain, and `into_domain` moves there what rounding has
     put outside.
+
+    A loss whose conjugate is <R, B> + k/2 ||R||^2 on a box may say so by one more method,
+    `quadratic_conjugate(Y)` -> (B, k, (lower, upper) or None), k 1 or 0: then neither `hessian` nor
+    `curvature` is used, and kinks do no harm (Huber, hinge, absolute value).
     """
 
     @property
@@ -81,7 +88,7 @@ def solve_group_lasso(
     targets: Any,
     penalties: Any,
     *,
-    loss: SmoothLoss,
+    loss: Loss,
     start: Any = None,
     tolerance: float = 1e-10,
     max_steps: int = 500,
@@ -104,8 +111,8 @@ def solve_group_lasso(
     A, Y, w, V = _checked(activations, targets, penalties, start)
     if not 0 < tolerance < math.inf:
         raise ValueError(f"tolerance must be positive and finite; got {tolerance}.")
-    if not 0 < loss.curvature < math.inf:
-        raise ValueError("loss must be smooth: its curvature has to be finite.")
+    if not (hasattr(loss, "quadratic_conjugate") or loss.curvature < math.inf):
+        raise ValueError("loss must be smooth or have a `quadratic_conjugate`.")
     used = np.flatnonzero(np.any(A != 0, axis=0))
     # In the unit w_j of every group the penalty is sum_j |v_j| and the dual constraint |R'a_j| <= 1.
     problem = _Problem(A[:, used] / w[used], Y, loss)
@@ -128,7 +135,7 @@ class _Problem(NamedTuple):
 
     activations: Matrix
     targets: Matrix
-    loss: SmoothLoss
+    loss: Loss
 
     def evaluate(self, method: str, point: Matrix) -> Matrix:
         with jax.enable_x64(True):
@@ -151,7 +158,7 @@ def _proximal_newton(problem: _Problem, V: Matrix, tolerance: float, max_steps: 
     R, dual = problem.shrunk(problem.evaluate("gradient", problem.activations @ V))
     best = _Pair(V, R, problem.objective(V), dual, 0)
     damping = FIRST_DAMPING
-    while best.objective - best.dual_objective > tolerance * abs(best.objective):
+    while V.size and best.objective - best.dual_objective > tolerance * abs(best.objective):
         model = _Model.of(problem, best, damping * problem.loss.curvature)
         inner = solve_quadratic(
             model.lasso,
@@ -171,13 +178,11 @@ def _proximal_newton(problem: _Problem, V: Matrix, tolerance: float, max_steps: 
         if decrease > 0:
             best = best._replace(V=inner.V, objective=objective)
         exhausted = inner.steps == 0 or best.steps >= max_steps
-        if model.exact or exhausted or not predicted > 0:
+        if model.exact or exhausted or predicted <= NOTHING * tolerance * abs(best.objective):
             break
         if decrease >= GOOD * predicted:
             damping = max(LESS * damping, LEAST_DAMPING)
         elif decrease < POOR * predicted:
-            if damping > 1e6:
-                break
             damping *= MORE
     return best
 
@@ -185,7 +190,8 @@ def _proximal_newton(problem: _Problem, V: Matrix, tolerance: float, max_steps: 
 class _Model(NamedTuple):
     """L(Z) + <G, AV - Z> + 1/2 <AV - Z, (H + damping) (AV - Z)> as 1/2 ||S(AV) - B||^2 + constant.
 
-    `exact` if H is the identity, as for the squared loss: then there is no damping.
+    Where H is the identity and nowhere larger, as for the squared loss, that is an upper bound on
+    the loss without damping. `exact` if the loss itself took the model's place.
     """
 
     lasso: QuadraticLasso
@@ -195,12 +201,16 @@ class _Model(NamedTuple):
 
     @classmethod
     def of(cls, problem: _Problem, about: _Pair, damping: float) -> "_Model":
+        conjugate = getattr(problem.loss, "quadratic_conjugate", None)
+        if conjugate is not None:
+            linear, stiffness, box = conjugate(problem.targets)
+            lasso = QuadraticLasso(problem.activations, linear, None, stiffness, box)
+            return cls(lasso, 0.0, about.objective, True)
         Z = problem.activations @ about.V
         value, gradient, hessian = (
             problem.evaluate(method, Z) for method in ("value", "gradient", "hessian")
         )
-        exact = bool(np.all(hessian == np.eye(Z.shape[1])))
-        if exact:
+        if problem.loss.curvature <= 1 and np.all(hessian == np.eye(Z.shape[1])):
             whitened = gradient
             lasso = QuadraticLasso(problem.activations, Z - gradient)
         else:
@@ -213,12 +223,12 @@ class _Model(NamedTuple):
             targets = np.einsum("nij,nj->ni", roots, Z) - whitened
             lasso = QuadraticLasso(problem.activations, targets, roots)
         constant = float(value) - float(np.sum(whitened**2)) / 2
-        return cls(lasso, constant, about.objective, exact)
+        return cls(lasso, constant, about.objective, False)
 
     def enough(self, objective: float, dual_objective: float, tolerance: float) -> bool:
         reached = objective + self.constant
         allowed = MODEL_SHARE * tolerance * abs(reached)
-        if not self.exact:
+        if self.lasso.roots is not None:
             allowed = max(allowed, MODEL_ACCURACY * (self.objective - reached))
         return objective - dual_objective <= allowed
 

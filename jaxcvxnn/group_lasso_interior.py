@@ -1,43 +1,70 @@
-"""A primal-dual interior-point method for quadratic group lassos, on the host in float64:
+"""A primal-dual interior-point method for group lassos with a quadratic dual, on the host in float64:
 
-    min over V (m, c)   1/2 ||S(A V) - B||^2 + sum_j |v_j|,
+    max over R (n, c)   -<R, B> - k/2 ||R||^2   subject to   |(A'S R)_j| <= 1,   lower <= R <= upper,
+    min over V (m, c)   f(S(A V)) + sum_j |v_j|,   f* the quadratic in R with the box in its domain,
 
-S one symmetric (c, c) block per sample, or the identity. With cones (s_j, v_j) in Q its dual is
-
-    max over R (n, c)   -<R, B> - 1/2 ||R||^2   subject to   z_j = (1, (A'S R)_j) in Q,
-
-whose slacks z are strictly inside from the first step to the last: every iterate certifies its own
-gap. Nesterov-Todd scaling, Mehrotra's predictor and corrector, one step length. It does not mind
-nearly parallel columns. Derivation: docs/math.md, section "Group lasso".
+S one symmetric (c, c) block per sample, or the identity. With k = 1 and no box f is the square
+1/2 ||. - B||^2; boxes make it Huber's function, with k = 0 the hinge or the absolute value. The slacks
+z_j = (1, (A'S R)_j) stay strictly inside second-order cones from the first step to the last: every
+iterate certifies its own gap. Nesterov-Todd scaling, Mehrotra's predictor and corrector, one step
+length. Nearly parallel columns do no harm. Derivation: docs/math.md, section "Group lasso".
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from . import lorentz
+from .normal_equations import NormalEquations
 
 Matrix = NDArray[np.float64]
-# (right side of the samples, that of the groups) -> (dR, dV).
-Solver = Callable[[Matrix, Matrix], tuple[Matrix, Matrix]]
 
 # The part of the way to the boundary that a step may take.
 TO_BOUNDARY = 0.99
 # The start has the dual constraints this far inside.
 INTERIOR = 0.9
-# Steps in a row without a smaller gap after which rounding is taken to be the limit.
-PATIENCE = 5
+# Steps in a row that did not make the gap a little smaller, after which rounding is taken to be
+# the limit.
+PATIENCE, LITTLE = 8, 0.99
+RIDGE = 1e-6
+# Where rounding made a step too long, it is shortened by this factor, so often.
+SHORTER, SHORTENINGS = 0.7, 20
 
 
 class QuadraticLasso(NamedTuple):
-    """The data of min 1/2 ||S(A V) - B||^2 + sum_j |v_j|."""
+    """The data of the module's two programs."""
 
-    activations: Matrix  # A (n, m)
+    activations: Matrix  # A (n, m), no column zero
     targets: Matrix  # B (n, c)
     roots: Matrix | None = None  # S (n, c, c), symmetric; None for the identity
+    stiffness: float = 1.0  # k, 1 or 0; 0 needs a box
+    box: tuple[Matrix, Matrix] | None = None  # lower and upper (n, c), finite, 0 inside or on it
+
+    @property
+    def limits(self) -> Matrix:
+        """upper and -lower (2, n, c), or nothing (0, n, c): `signs` R <= limits."""
+        if self.box is None:
+            return np.zeros((0, *self.targets.shape))
+        return np.stack([self.box[1], -self.box[0]])
+
+    @property
+    def signs(self) -> Matrix:
+        return np.array([1.0, -1.0])[: len(self.limits), None, None]
+
+    @property
+    def ridge(self) -> float:
+        """The least curvature in R that the linear systems see, in the units of B over R.
+
+        Where k is 0 and R is inside its box there is none. A proximal term about each iterate adds
+        some, and vanishes with the steps.
+        """
+        if self.box is None or self.stiffness:
+            return 0.0
+        return RIDGE * float(
+            np.linalg.norm(self.targets) / np.linalg.norm(self.box[1] - self.box[0])
+        )
 
     def weigh(self, rows: Matrix) -> Matrix:
         """S applied to one row per sample."""
@@ -51,12 +78,20 @@ class QuadraticLasso(NamedTuple):
         """A'S R, (m, c): feasible where no row is longer than 1."""
         return self.activations.T @ self.weigh(R)
 
+    def gradient(self, V: Matrix) -> Matrix:
+        """The R at which the supremum in f(S(A V)) is attained."""
+        error = self.predict(V) - self.targets
+        if self.box is None:
+            return error
+        return np.clip(error, *self.box) if self.stiffness else np.where(error > 0, *self.box[::-1])
+
     def objective(self, V: Matrix) -> float:
-        residual = self.predict(V) - self.targets
-        return float(np.sum(residual**2) / 2 + np.sum(lorentz.row_norms(V)))
+        R, error = self.gradient(V), self.predict(V) - self.targets
+        loss = np.sum(R * (error - self.stiffness / 2 * R))
+        return float(loss + np.sum(lorentz.row_norms(V)))
 
     def dual_objective(self, R: Matrix) -> float:
-        return float(-np.sum(R * self.targets) - np.sum(R**2) / 2)
+        return float(-np.sum(R * (self.targets + self.stiffness / 2 * R)))
 
 
 class InteriorPoint(NamedTuple):
@@ -73,45 +108,95 @@ class InteriorPoint(NamedTuple):
         return self.objective - self.dual_objective
 
 
+Enough = Callable[[float, float], bool]
+
+
 def solve_quadratic(
-    lasso: QuadraticLasso, start: Matrix, enough: Callable[[float, float], bool], max_steps: int
+    lasso: QuadraticLasso, start: Matrix, enough: Enough, max_steps: int
 ) -> InteriorPoint:
     """Steps from `start` (m, c) until `enough(objective, dual_objective)` or rounding stops them.
 
-    A start near the optimum saves steps, zeros are as good as nothing. No column of A is zero.
+    A start near the optimum saves steps; zeros will do.
     """
-    x, R = _first_point(lasso, start)
-    best = InteriorPoint(start, R, lasso.objective(start), lasso.dual_objective(R), 0)
-    normal = _NormalEquations(lasso)
+    point = _first_point(lasso, start)
+    best = InteriorPoint(start, point.R, lasso.objective(start), lasso.dual_objective(point.R), 0)
+    normal = NormalEquations(lasso.activations, lasso.targets.shape[1], lasso.roots)
     idle = 0
-    for step in range(max_steps + 1):
-        previous = best.gap
-        best = _better(lasso, best, x[:, 1:], R, step)
-        idle = 0 if best.gap < previous else idle + 1
-        finished = enough(best.objective, best.dual_objective)
-        if finished or idle > PATIENCE or step == max_steps:
-            break
-        try:
-            moved = _advance(lasso, normal, x, R)
-        except np.linalg.LinAlgError:
-            normal.by_samples = False
-            moved = _advance(lasso, normal, x, R)
+    for step in range(1, max_steps + 1):
+        moved = _advance(lasso, normal, point)
+        if moved is None and normal.change_form():
+            moved = _advance(lasso, normal, point)
         if moved is None:
             break
-        x, R = moved
+        point, previous = moved, best.gap
+        best = _better(lasso, best, point, step)
+        if enough(best.objective, best.dual_objective):
+            break
+        idle = 0 if best.gap < LITTLE * previous else idle + 1
+        if idle > PATIENCE:
+            if not normal.change_form():
+                break
+            idle = 0
     return _without_unused(lasso, best, enough)
 
 
-def _without_unused(
-    lasso: QuadraticLasso, best: InteriorPoint, enough: Callable[[float, float], bool]
-) -> InteriorPoint:
+class _Point(NamedTuple):
+    """Cone points x_j = (s_j, v_j), R, and the multipliers (as `limits`) of its box."""
+
+    x: Matrix
+    R: Matrix
+    multipliers: Matrix
+
+    @property
+    def V(self) -> Matrix:
+        return self.x[:, 1:]
+
+
+def _first_point(lasso: QuadraticLasso, start: Matrix) -> _Point:
+    """x = (|v|, v) + mu z^-1 and the gradient at `start`, shrunk until it is strictly feasible.
+
+    mu is the mean complementarity of the gap at `start`, and at most what moves the predictions by
+    the distance sqrt(2 gap) that the optimal ones of the squared loss may have.
+    """
+    R = lasso.gradient(start)
+    if lasso.box is not None:
+        middle = (lasso.box[0] + lasso.box[1]) / 2
+        R = middle + INTERIOR * (R - middle)
+    R = R * (INTERIOR / max(1.0, np.max(lorentz.row_norms(lasso.prices(R)))))
+    z, slacks = _slacks(lasso, R)
+    inward = lorentz.inverses(z)
+    gap = lasso.objective(start) - lasso.dual_objective(R)
+    pushed = np.linalg.norm(lasso.predict(inward[:, 1:]))
+    mu = gap / (len(start) + slacks.size)
+    mu = min(mu, np.sqrt(2 * gap) / max(pushed, np.finfo(float).tiny))
+    x = np.column_stack([lorentz.row_norms(start), start]) + mu * inward
+    return _Point(x, R, mu / slacks)
+
+
+def _slacks(lasso: QuadraticLasso, R: Matrix) -> tuple[Matrix, Matrix]:
+    """z (m, 1 + c) of the cones and limits - signs R of the box: inside while all are positive."""
+    prices = lasso.prices(R)
+    return np.column_stack([np.ones(len(prices)), prices]), lasso.limits - lasso.signs * R
+
+
+def _better(lasso: QuadraticLasso, best: InteriorPoint, point: _Point, steps: int) -> InteriorPoint:
+    objective, dual = lasso.objective(point.V), lasso.dual_objective(point.R)
+    best = best._replace(steps=steps)
+    if objective < best.objective:
+        best = best._replace(V=point.V, objective=objective)
+    if dual > best.dual_objective:
+        best = best._replace(R=point.R, dual_objective=dual)
+    return best
+
+
+def _without_unused(lasso: QuadraticLasso, best: InteriorPoint, enough: Enough) -> InteriorPoint:
     """Weights that complementarity wants to be zero, set to zero, unless that costs accuracy.
 
     Strictly inside the cones no weight is zero: |v_j| (1 - |(A'S R)_j|) is about mu for all groups.
     """
     lengths = lorentz.row_norms(best.V)
     slacks = 1 - lorentz.row_norms(lasso.prices(best.R))
-    relative = lengths / np.max(lengths, initial=np.finfo(float).tiny)
+    relative = lengths / max(np.max(lengths), np.finfo(float).tiny)
     for factor in (1.0, 1e-2, 1e-4):
         V = np.where((relative < factor * slacks)[:, None], 0.0, best.V)
         objective = lasso.objective(V)
@@ -120,197 +205,62 @@ def _without_unused(
     return best
 
 
-def _first_point(lasso: QuadraticLasso, start: Matrix) -> tuple[Matrix, Matrix]:
-    """x = (|v|, v) + mu z^-1 and the residual of `start`, shrunk until it is strictly feasible.
-
-    mu is the mean complementarity of the gap at `start`, and at most what moves the predictions by
-    the distance sqrt(2 gap) that the optimal ones may have.
-    """
-    residual = lasso.predict(start) - lasso.targets
-    longest = np.max(lorentz.row_norms(lasso.prices(residual)))
-    R = residual * (INTERIOR if longest <= 1 else INTERIOR / longest)
-    z = _slacks(lasso, R)
-    inward = lorentz.inverses(z)
-    gap = lasso.objective(start) - lasso.dual_objective(R)
-    pushed = np.linalg.norm(lasso.predict(inward[:, 1:]))
-    mu = min(gap / len(start), np.sqrt(2 * gap) / max(pushed, np.finfo(float).tiny))
-    return np.column_stack([lorentz.row_norms(start), start]) + mu * inward, R
-
-
-def _slacks(lasso: QuadraticLasso, R: Matrix) -> Matrix:
-    prices = lasso.prices(R)
-    return np.column_stack([np.ones(len(prices)), prices])
-
-
-def _better(
-    lasso: QuadraticLasso, best: InteriorPoint, V: Matrix, R: Matrix, steps: int
-) -> InteriorPoint:
-    objective, dual = lasso.objective(V), lasso.dual_objective(R)
-    best = best._replace(steps=steps)
-    if objective < best.objective:
-        best = best._replace(V=V, objective=objective)
-    if dual > best.dual_objective:
-        best = best._replace(R=R, dual_objective=dual)
-    return best
-
-
-def _advance(
-    lasso: QuadraticLasso, normal: "_NormalEquations", x: Matrix, R: Matrix
-) -> tuple[Matrix, Matrix] | None:
+def _advance(lasso: QuadraticLasso, normal: NormalEquations, point: _Point) -> _Point | None:
     """One predictor-corrector step; None if rounding leaves no step to take."""
-    z = _slacks(lasso, R)
+    x, R, multipliers = point
+    z, slacks = _slacks(lasso, R)
     nt = lorentz.scaling(x, z)
-    mu = float(np.sum(nt.center**2)) / len(x)
-    residual = lasso.predict(x[:, 1:]) - lasso.targets - R
-    solve = normal.factor(nt)
+    signs, ratios = lasso.signs, multipliers / slacks
+    degree = len(x) + slacks.size
+    mu = float(np.sum(nt.center**2) + np.sum(multipliers * slacks)) / degree
+    residual = lasso.predict(point.V) - lasso.targets - lasso.stiffness * R
+    residual -= np.sum(signs * multipliers, axis=0)
+    try:
+        solve = normal.factor(nt, np.maximum(lasso.stiffness + np.sum(ratios, axis=0), lasso.ridge))
+    except np.linalg.LinAlgError:
+        return None
 
-    def direction(complementarity: Matrix) -> tuple[Matrix, Matrix, Matrix, Matrix]:
-        """dx, dR, and the scaled W^-1 dx, W dz, for W dz + W^-1 dx = -center \\ complementarity."""
-        scaled = lorentz.quotient(nt.center, complementarity)
-        target = nt.apply(scaled)
-        dR, dV = solve(residual, target[:, 1:])
-        dz = np.column_stack([np.zeros(len(x)), lasso.prices(dR)])
+    def direction(cones: Matrix, walls: Matrix) -> tuple[_Point, Matrix, Matrix] | None:
+        """The change of the point, with W^-1 dx and W dz, for the linearised complementarities
+
+        center o (W dz + W^-1 dx) = -`cones`,   slacks dm + multipliers ds = -`walls`.
+        """
+        scaled = lorentz.quotient(nt.center, cones)
+        target, shift = nt.apply(scaled), walls / slacks
+        solved = solve(residual + np.sum(signs * shift, axis=0), target[:, 1:])
+        if solved is None:
+            return None
+        dR, dV = solved
         axis = nt.axis
         along = lorentz.row_dots(axis[:, 1:], dV + target[:, 1:])
         ds = 2 * axis[:, 0] * along / (2 * axis[:, 0] ** 2 - 1) - target[:, 0]
-        z_scaled = nt.apply(dz)
-        return np.column_stack([ds, dV]), dR, -z_scaled - scaled, z_scaled
+        z_scaled = nt.apply(np.column_stack([np.zeros(len(x)), lasso.prices(dR)]))
+        change = _Point(np.column_stack([ds, dV]), dR, ratios * signs * dR - shift)
+        return change, -z_scaled - scaled, z_scaled
 
-    square = lorentz.product(nt.center, nt.center)
-    _, _, x_scaled, z_scaled = direction(square)
-    predicted = _step_length(nt.center, x_scaled, z_scaled, 1.0)
-    corrected = square + lorentz.product(x_scaled, z_scaled)
-    corrected[:, 0] -= (1 - predicted) ** 3 * mu
-    dx, dR, x_scaled, z_scaled = direction(corrected)
-    length = _step_length(nt.center, x_scaled, z_scaled, TO_BOUNDARY)
-    for _ in range(20):  # rounding may have made the step too long
-        moved, R_moved = x + length * dx, R + length * dR
-        if lorentz.inside(moved) and lorentz.inside(_slacks(lasso, R_moved)):
-            return moved, R_moved
-        length *= 0.7
+    def longest_step(change: _Point, x_scaled: Matrix, z_scaled: Matrix) -> float:
+        both = np.concatenate([nt.center, nt.center]), np.concatenate([x_scaled, z_scaled])
+        relative = np.stack([signs * change.R / slacks, -change.multipliers / multipliers])
+        return 1 / max(1 / lorentz.largest_step(*both), np.max(relative, initial=0.0), 1e-300)
+
+    square, product = lorentz.product(nt.center, nt.center), multipliers * slacks
+    predicted = direction(square, product)
+    if predicted is None:
+        return None
+    change, x_scaled, z_scaled = predicted
+    centering = (1 - min(1.0, longest_step(*predicted))) ** 3 * mu
+    square += lorentz.product(x_scaled, z_scaled)
+    square[:, 0] -= centering
+    product = product - signs * change.R * change.multipliers - centering
+    corrected = direction(square, product)
+    if corrected is None:
+        return None
+    length = min(1.0, TO_BOUNDARY * longest_step(*corrected))
+    for _ in range(SHORTENINGS):
+        moved = _Point(*(old + length * new for old, new in zip(point, corrected[0], strict=True)))
+        z, slacks = _slacks(lasso, moved.R)
+        positive = np.all(slacks > 0) and np.all(moved.multipliers > 0)
+        if positive and lorentz.inside(moved.x) and lorentz.inside(z):
+            return moved
+        length *= SHORTER
     return None
-
-
-def _step_length(center: Matrix, x_scaled: Matrix, z_scaled: Matrix, part: float) -> float:
-    longest = min(lorentz.largest_step(center, d) for d in (x_scaled, z_scaled))
-    return min(1.0, part * longest)
-
-
-class _NormalEquations:
-    """S(A dV) - dR = -residual with dV = -T A'S dR - target, T the blocks of W^2 at (v, v).
-
-    Either dV is eliminated, I + S A T A' S of side n c, or dR, A' S^2 A + T^-1 of side m c. The
-    first is cheaper when there are many groups, but T varies by more powers of ten than float64
-    has digits once the gap is small, and what is lost moves R. In the second the lost directions
-    are those along which V moves and S(A V) does not, which a ridge holds fast without harm.
-    """
-
-    def __init__(self, lasso: QuadraticLasso):
-        (n, m), c = lasso.activations.shape, lasso.targets.shape[1]
-        self.lasso = lasso
-        by_samples = (n * c) ** 2 * (m + n * c / 3)
-        self.by_samples = by_samples < (m * c) ** 3 / 3
-        self.curvature: Matrix | None = None  # A' S^2 A, (c, m, c, m), when first needed
-        self.ridge = 0.0
-
-    def factor(self, nt: lorentz.Scaling) -> Solver:
-        return self._sample_form(nt) if self.by_samples else self._group_form(nt)
-
-    def _sample_form(self, nt: lorentz.Scaling) -> Solver:
-        lasso, axis, size = self.lasso, nt.axis[:, 1:], nt.size
-        A, S = lasso.activations, lasso.roots
-        n, c = lasso.targets.shape
-        along = (A * np.sqrt(2 * size))[:, None, :] * axis.T
-        if S is not None:
-            along = S @ along
-        along = along.reshape(n * c, -1)
-        matrix = along @ along.T
-        across = (A * size) @ A.T
-        blocks = matrix.reshape(n, c, n, c)
-        if S is None:
-            for k in range(c):
-                blocks[:, k, :, k] += across
-        else:
-            blocks += np.einsum("ikp,ij,jlp->ikjl", S, across, S, optimize=True)
-        matrix[np.diag_indices(n * c)] += 1
-        factor = scipy.linalg.cho_factor(
-            matrix.T, lower=True, overwrite_a=True, check_finite=False
-        )
-
-        def solve(residual: Matrix, target: Matrix) -> tuple[Matrix, Matrix]:
-            dR, dV = np.zeros((n, c)), -target
-            error = residual + lasso.predict(dV)
-            for _ in range(2):  # the second is iterative refinement
-                change = scipy.linalg.cho_solve(factor, error.ravel(), check_finite=False)
-                dR = dR + change.reshape(n, c)
-                prices = lasso.prices(dR)
-                inner = lorentz.row_dots(axis, prices)
-                dV = -size[:, None] * (prices + 2 * inner[:, None] * axis) - target
-                error = residual + lasso.predict(dV) - dR
-            if not np.linalg.norm(error) <= 0.1 * np.linalg.norm(residual) + 1e-12 * np.linalg.norm(lasso.targets):
-                raise np.linalg.LinAlgError("The samples' form has lost its accuracy.")
-            return dR, dV
-
-        return solve
-
-    def _group_form(self, nt: lorentz.Scaling) -> Solver:
-        lasso, axis = self.lasso, nt.axis[:, 1:]
-        (n, m), c = lasso.activations.shape, lasso.targets.shape[1]
-        if self.curvature is None:
-            self.curvature = _curvature(lasso)
-        shrink = 2 / (2 * nt.axis[:, 0] ** 2 - 1)
-
-        def stiffness(dV: Matrix) -> Matrix:
-            inner = shrink * lorentz.row_dots(axis, dV)
-            return (dV - inner[:, None] * axis) / nt.size[:, None]
-
-        matrix = self.curvature.copy()
-        index = np.arange(m)
-        for k in range(c):
-            matrix[k, index, k, index] += 1 / nt.size
-            for l in range(c):
-                matrix[k, index, l, index] -= shrink * axis[:, k] * axis[:, l] / nt.size
-        matrix = matrix.reshape(c * m, c * m)
-        scale = 1 / np.sqrt(np.diag(matrix))
-        matrix *= scale[:, None]
-        matrix *= scale
-        while True:
-            damped = matrix.copy() 
-            damped[np.diag_indices(c * m)] += self.ridge
-            try:
-                factor = scipy.linalg.cho_factor(
-                    damped.T, lower=True, overwrite_a=True, check_finite=False
-                )
-                break
-            except np.linalg.LinAlgError:
-                self.ridge = max(10 * self.ridge, c * m * np.finfo(float).eps)
-        scale = scale.reshape(c, m).T
-
-        def solve(residual: Matrix, target: Matrix) -> tuple[Matrix, Matrix]:
-            right = -stiffness(target) - lasso.prices(residual)
-            dV = np.zeros((m, c))
-            for _ in range(3 if self.ridge else 1):
-                change = scipy.linalg.cho_solve(factor, (scale * right).T.ravel(), check_finite=False)
-                change = scale * change.reshape(c, m).T
-                dV = dV + change
-                right = right - stiffness(change) - lasso.prices(lasso.predict(change))
-            return lasso.predict(dV) + residual, dV
-
-        return solve
-
-
-def _curvature(lasso: QuadraticLasso) -> Matrix:
-    A, S = lasso.activations, lasso.roots
-    m, c = A.shape[1], lasso.targets.shape[1]
-    result = np.zeros((c, m, c, m))
-    if S is None:
-        gram = A.T @ A
-        for k in range(c):
-            result[k, :, k] = gram
-        return result
-    squares = S @ S
-    for k in range(c):
-        for l in range(k + 1):
-            result[k, :, l] = (A.T * squares[:, k, l]) @ A
-            result[l, :, k] = result[k, :, l].T
-    return result
