@@ -52,6 +52,7 @@ def awkward_rows(rng):
         "nearly parallel": np.concatenate(
             [base + size * rng.normal(size=base.shape) for size in (0, 1e-15, 1e-11, 1e-6)]
         ),
+        "pairs": np.concatenate([base, -base * (1 + 3e-11 * rng.normal(size=base.shape))]),
         "plane": base[:, :2] @ rng.normal(size=(2, 3)),
         "line": base[:, :1] @ rng.normal(size=(1, 3)),
         "axes": np.concatenate([np.eye(3), -np.eye(3)]),
@@ -207,6 +208,20 @@ def test_cone_pca_is_exact_to_rank_three(rank, rng):
     index = {row.tobytes(): k for k, row in enumerate(patterns)}
     cells = [index[row.tobytes()] for row in points @ features.T > 0]
     assert np.all(found.upper[cells] >= prices(residual, features, points))
+
+
+@pytest.mark.parametrize("name", sorted(awkward_rows(np.random.default_rng(0))))
+def test_cone_pca_of_awkward_rows(name, rng):
+    features = awkward_rows(rng)[name]
+    residual = rng.normal(size=(len(features), 2))
+    points = sphere(rng, 500)
+    patterns = points @ features.T > 0
+    found = cone_pca(residual, features, patterns)
+    assert np.all(found.upper >= prices(residual, features, points))
+    size = np.sum(np.linalg.norm(residual, axis=1) * np.linalg.norm(features, axis=1))
+    assert np.all(found.upper - found.lower <= 1e-10 * size)
+    violation = -np.where(patterns, 1, -1) * (found.directions @ features.T)
+    assert np.all(violation <= 2e-12 * np.linalg.norm(features, axis=1))
 
 
 @pytest.mark.parametrize("rank", [4, 5])

@@ -21,7 +21,7 @@ from scipy.optimize import nnls
 
 from jaxcone import verified
 
-from .enumeration import plane_bases, top_vectors
+from .enumeration import on_plane, plane_bases, top_vectors
 from .planar import (
     UNDERFLOW,
     finite_matrix,
@@ -87,12 +87,12 @@ def cone_pca(residual: Any, features: Any, patterns: Any) -> ConePrices:
         _bounds(linear_maps(weights, rows, part), rows, part)
         for part in np.split(patterns, range(PATTERNS_AT_ONCE, len(patterns), PATTERNS_AT_ONCE))
     ]
-    lower, squares, directions = (np.concatenate(part) for part in zip(*parts, strict=True))
+    lower, norms, directions = (np.concatenate(part) for part in zip(*parts, strict=True))
     directions = directions * (lower > 0)[:, None]
     sizes = verified.vector_norm_bound(weights) * verified.vector_norm_bound(rows)
     missed = linear_maps_error(len(rows)) * float(np.sum(sizes)) * verified.INFLATION
     missed += weights.size * UNDERFLOW
-    upper = (np.sqrt(squares) + missed) * (1 + 1e-15)
+    upper = (norms + missed) * (1 + 1e-15)
     with np.errstate(over="ignore"):
         lower, upper = np.ldexp(lower, exponent), np.ldexp(upper, exponent)
     upper = np.where(upper > 0, np.nextafter(upper, np.inf), 0)
@@ -100,21 +100,21 @@ def cone_pca(residual: Any, features: Any, patterns: Any) -> ConePrices:
 
 
 def _bounds(maps: Matrix, rows: Matrix, patterns: np.ndarray) -> tuple[Matrix, Matrix, Matrix]:
-    """Values reached, bounds on the squared maxima, and directions, for some of the patterns."""
+    """Values reached, bounds on the maxima, and directions, for some of the patterns."""
     rank = rows.shape[1]
     if rank == 1:
-        squares, directions = _on_line(maps, rows, patterns)
+        bounds, directions = _on_line(maps, rows, patterns)
     elif rank == 2:
-        squares, directions = _on_circle(maps, rows, np.zeros(len(rows)), patterns)
+        bounds, directions = _on_circle(maps, rows, np.zeros(len(rows)), patterns)
     elif rank == 3:
-        squares, directions = _on_sphere(maps, rows, patterns)
+        bounds, directions = _on_sphere(maps, rows, patterns)
     else:
         tops = top_vectors(maps, patterns, rows)
-        squares = tops.squares + 4 * tops.errors
+        bounds = np.sqrt(np.maximum(tops.squares + 4 * tops.errors, 0))
         sides = _unit_rows(rows) * np.where(patterns, 1.0, -1.0)[:, :, None]
         pairs = zip(maps, sides, strict=True)
         directions = np.stack([_ascend(linear, side) for linear, side in pairs])
-    return _values(maps, directions), np.maximum(squares, 0), directions
+    return _values(maps, directions), bounds, directions
 
 
 def _values(maps: Matrix, directions: Matrix) -> Matrix:
@@ -127,18 +127,18 @@ def _unit_rows(rows: Matrix) -> Matrix:
 
 
 def _on_line(maps: Matrix, rows: Matrix, patterns: np.ndarray) -> tuple[Matrix, Matrix]:
-    """Bounds on |L_k|^2 for each cone that is a half line, and its direction; zero for the others."""
+    """Bounds on |L_k| for each cone that is a half line, and its direction; zero for the others."""
     sides = np.where(patterns, 1.0, -1.0) * np.sign(rows[:, 0])
     forward, backward = np.all(sides > 0, axis=1), np.all(sides < 0, axis=1)
-    squares = np.sum(maps[:, :, 0] ** 2, axis=1) * (1 + verified.gamma(maps.shape[1] + 4))
+    norms = np.linalg.norm(maps[:, :, 0], axis=1) * (1 + verified.gamma(maps.shape[1] + 8))
     directions = forward.astype(np.float64) - backward
-    return squares * (forward | backward), directions[:, None]
+    return norms * (forward | backward), directions[:, None]
 
 
 def _on_circle(
     maps: Matrix, rows: Matrix, tolerance: Matrix, patterns: np.ndarray
 ) -> tuple[Matrix, Matrix]:
-    """Bounds on max |L_k u|^2 over the unit u whose constraints hold up to `tolerance`; such u.
+    """Bounds on max |L_k u| over the unit u whose constraints hold up to `tolerance`; such u.
 
     The maximum is at a top right singular vector of L_k, or at an end of the feasible arcs, where one
     constraint holds with equality. Both are tested with margins that cover their errors, so nothing
@@ -153,16 +153,22 @@ def _on_circle(
     margin = tolerance + FEASIBILITY * sizes
     forward, backward = np.all(signed >= -margin, axis=1), np.all(signed <= margin, axis=1)
 
-    ends, shift = _arc_ends(rows, sizes, tolerance)
+    holds_top = np.logical_or(forward, backward)
+    radius, rounding = np.hypot(half, forms[:, 0, 1]), verified.gamma(4 * maps.shape[1] + 64)
+
+    ends, shift = _arc_ends(rows, tolerance)
     margins = tolerance + np.outer(shift, sizes)
     feasible = _may_hold(ends @ rows.T, margins, patterns)
     values = np.linalg.norm(ends @ np.swapaxes(maps, 1, 2), axis=2)
-    bounds = (values + shift * np.sqrt(2 * mean)[:, None]) ** 2
-    end_squares = np.max(bounds, axis=1, where=feasible, initial=0.0)
-    holds_top = np.logical_or(forward, backward)
-    squares = np.where(holds_top, mean + np.hypot(half, forms[:, 0, 1]), end_squares)
+    norms = np.sqrt(2 * mean)[:, None]
+    at_ends = np.max(values + (shift + rounding) * norms, axis=1, where=feasible, initial=0.0)
+    # What the form's rounding adds to the square, and need not where the top's angle is certain.
+    added = np.where(
+        holds_top | (FEASIBILITY * radius < rounding * 2 * mean), rounding * 2 * mean, 0
+    )
     possible = holds_top | np.any(feasible, axis=1)
-    squares += possible * verified.gamma(4 * maps.shape[1] + 64) * 2 * mean
+    squares = np.where(holds_top, mean + radius, at_ends**2) + added
+    bounds = np.where(possible, np.sqrt(squares), 0)
 
     directions = np.zeros((len(maps), 2))
     if len(ends):
@@ -170,15 +176,15 @@ def _on_circle(
         directions = np.any(feasible, axis=1)[:, None] * ends[best]
     directions[backward] = -tops[backward]
     directions[forward] = tops[forward]
-    return squares, directions
+    return bounds, directions
 
 
-def _arc_ends(rows: Matrix, sizes: Matrix, tolerance: Matrix) -> tuple[Matrix, Matrix]:
+def _arc_ends(rows: Matrix, tolerance: Matrix) -> tuple[Matrix, Matrix]:
     """Unit u with x_i'u = 0, and how far away x_i'u = +-`tolerance` is; none where none exist."""
-    binding = tolerance < sizes
-    rows, tolerance = rows[binding], tolerance[binding]
-    # arcsin(t) <= 1.6 t
-    shift = 1.6 * np.minimum(tolerance / np.linalg.norm(rows, axis=1), 1) + verified.gamma(16)
+    lengths = np.linalg.norm(rows, axis=1)
+    binding = tolerance < lengths
+    rows, ratios = rows[binding], tolerance[binding] / lengths[binding]
+    shift = 1.6 * ratios + verified.gamma(16)  # arcsin(t) <= 1.6 t
     normals = np.arctan2(rows[:, 1], rows[:, 0])
     angles = np.concatenate([normals + np.pi / 2, normals - np.pi / 2])
     return unit_vectors(angles), np.concatenate([shift, shift])
@@ -193,10 +199,9 @@ def _may_hold(products: Matrix, margins: Matrix, patterns: np.ndarray) -> np.nda
 
 
 def _on_sphere(maps: Matrix, rows: Matrix, patterns: np.ndarray) -> tuple[Matrix, Matrix]:
-    """Bounds on max |L_k u|^2 over the cone's unit vectors, and such u: its interior and its facets."""
+    """Bounds on max |L_k u| over the cone's unit vectors, and such u: its interior and its facets."""
     sides, units = np.where(patterns, 1.0, -1.0), _unit_rows(rows)
     bases, tilt = plane_bases(rows)
-    sizes = verified.vector_norm_bound(rows)
     on_facets = np.zeros(len(maps))
     directions, reached = np.zeros((len(maps), 3)), np.zeros(len(maps))
 
@@ -206,16 +211,17 @@ def _on_sphere(maps: Matrix, rows: Matrix, patterns: np.ndarray) -> tuple[Matrix
         better = holds & (values > reached)
         reached[better], directions[better] = values[better], candidates[better]
 
-    for basis in bases:
-        squares, points = _on_circle(maps @ basis, rows @ basis, 2 * tilt * sizes, patterns)
-        on_facets = np.maximum(on_facets, np.sqrt(squares))
+    for normal, basis in zip(rows, bases, strict=True):
+        flat, errors = on_plane(rows, normal, basis, tilt)
+        bounds, points = _on_circle(maps @ basis, flat, 2 * errors, patterns)
+        on_facets = np.maximum(on_facets, bounds)
         improve(points @ basis.T)
     # A point of a facet is within tilt of its plane as computed.
     boundary = on_facets * (1 + 2 * tilt) + 2 * tilt * np.linalg.norm(maps, axis=(1, 2))
     tops = top_vectors(maps, patterns, rows)
     improve(tops.vectors)
     improve(-tops.vectors)
-    return np.maximum(boundary**2, tops.bounds(boundary)), directions
+    return np.maximum(boundary, np.sqrt(tops.bounds(boundary))), directions
 
 
 def _ascend(linear: Matrix, sides: Matrix) -> Matrix:
@@ -223,8 +229,7 @@ def _ascend(linear: Matrix, sides: Matrix) -> Matrix:
 
     Projected power iteration, u <- P(L'L u) / |P(L'L u)| with P the projection on the cone, is
     monotone. It starts at the projections of all +-right singular vectors and of the sum of the
-    sides, and
-    ends with a polish on the faces near by.
+    sides, and ends with a polish on the faces near by.
     """
     right = np.linalg.svd(linear)[2]
     best, value = np.zeros(linear.shape[1]), 0.0

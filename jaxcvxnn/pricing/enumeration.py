@@ -126,7 +126,7 @@ class TopVectors(eqx.Module):
         that boundary^2 plus the gap is a bound too.
         """
         squares = np.minimum(self.squares, np.square(boundary) + self.gaps) + 4 * self.errors
-        return np.where(self.forward | self.backward, squares, 0)
+        return np.where(self.forward | self.backward, np.maximum(squares, 0), 0)
 
     def inside(self) -> tuple[Matrix, Matrix]:
         """The vectors that may lie in their cells."""
@@ -179,9 +179,7 @@ def arrange_sphere(features: Any) -> Sphere:
         flat = np.where((classes == k)[:, None], 0, rows @ basis)
         circles.append(arrange_circle(flat))
         others = np.delete(np.arange(len(normals)), k)
-        around, width = _walk(
-            normals[others] @ basis, verified.vector_norm_bound(normals[others]), tilt
-        )
+        around, width = _walk(*on_plane(normals[others], normals[k], basis, tilt))
         hidden += width
         sides = np.zeros((2 * len(around), len(normals)), bool)
         sides[:, others] = np.concatenate([around, around])
@@ -241,7 +239,7 @@ def sign_patterns(features: Any) -> Bool[np.ndarray, "m n"]:
     if rank == 1:
         patterns = np.array([[True], [False]])
     else:
-        patterns, _ = _walk(normals, verified.vector_norm_bound(normals), 0.0)
+        patterns, _ = _walk(normals, verified.gamma(32) * verified.vector_norm_bound(normals))
     return _active_rows(_distinct(patterns), classes, signs)
 
 
@@ -289,18 +287,37 @@ def plane_bases(normals: Matrix) -> tuple[Matrix, float]:
     return frames[:, :, 1:], largest + verified.gamma(32)
 
 
-def _walk(rows: Matrix, sizes: Matrix, tilt: float) -> tuple[np.ndarray, float]:
+def on_plane(rows: Matrix, normal: Matrix, basis: Matrix, tilt: float) -> tuple[Matrix, Matrix]:
+    """Rows (k, 2) that stand for `rows` on the plane of `normal`, and the errors of their products.
+
+    With z the nearest to u in the basis, |x_i'u - row_i'z| <= error_i for unit u of the plane. There
+    x_i'u is unchanged when a multiple of the normal is taken from x_i, and for a row that is nearly
+    parallel to it, only the rest has an accurate sign. The multiples are exact: the factors have 24
+    bits, and so has one part of the normal, the other 29.
+    """
+    high = normal.astype(np.float32).astype(np.float64)
+    low = normal - high
+    rest, error = rows, np.full(rows.shape, 1e-40)
+    for _ in range(2):  # to 24 bits, then to nearly all
+        factors = (rest @ normal / (normal @ normal)).astype(np.float32).astype(np.float64)
+        first = rest - factors[:, None] * high
+        rest = first - factors[:, None] * low
+        error = error + verified.UNIT * (np.abs(first) + np.abs(rest))
+    sizes = verified.vector_norm_bound(rest)
+    return rest @ basis, (tilt + verified.gamma(32)) * sizes + verified.vector_norm_bound(error)
+
+
+def _walk(rows: Matrix, threshold: Matrix) -> tuple[np.ndarray, float]:
     """Signs of x_i'u along the unit circle, and the length of its longest stretch that may hide more.
 
-    `rows` (k, 2) are known up to `tilt` times `sizes`. Only points with certain signs are returned, in
-    order. Between two of them, where at most one sign changes, there is no other pattern.
+    Products with `rows` (k, 2) above `threshold` have a certain sign. Only points with certain signs
+    are returned, in order. Between two where at most one sign changes, there is no other pattern.
     """
-    threshold = (tilt + verified.gamma(32)) * sizes
     normals = np.arctan2(rows[:, 1], rows[:, 0])
     breaks = np.mod(np.concatenate([normals + np.pi / 2, normals - np.pi / 2]), 2 * np.pi)
     # On each side of a break, as near as its own row's sign is certain.
-    with np.errstate(divide="ignore"):
-        step = np.minimum(2 * threshold / np.linalg.norm(rows, axis=1), 0.1)
+    lengths = np.maximum(np.linalg.norm(rows, axis=1), threshold)
+    step = np.minimum(2 * threshold / lengths, 0.1)
     step = np.concatenate([step, step])
     ordered = np.sort(breaks)
     middles = ordered + np.diff(ordered, append=ordered[:1] + 2 * np.pi) / 2
