@@ -1,0 +1,242 @@
+"""The price of the best new neuron by branch and bound over simplicial cones: ranks 2 to 6.
+
+The orthants of the right singular vectors of F cover the space; a cone whose bound (`cones`) is too
+high is split in two. Local maxima (`ascent`) and the split points give the lower bound. At every
+moment the largest bound among the cones not yet split is an upper bound, so the search may end at
+any time.
+"""
+
+import time
+from typing import Any
+
+import numpy as np
+from jaxcone import verified
+
+from .ascent import distinct, local_maxima, polish
+from .cones import Cones, Rows, examine, orthants, scaled_rows, split
+from .frontier import Frontier, Shelf
+from .price import Matrix, Price, prices
+
+METHOD = "branch and bound"
+PARENTS = 4096  # cones that are split between two looks at the clock
+BATCH = 2**16  # numbers in one array of a batch: it should stay in the processor's cache
+CAPACITY = 2**18  # open cones above which the search goes for the lowest bounds, not the highest
+
+
+def price_branch_and_bound(
+    residual: Any,
+    features: Any,
+    *,
+    target: float | None = None,
+    keep: float | None = None,
+    relative: float = 1e-6,
+    max_boxes: int = 10**7,
+    seconds: float | None = None,
+    neurons: Any = None,
+    starts: int = 400,
+    count: int = 60,
+    seed: int = 0,
+) -> Price:
+    """An interval for max over |u| <= 1 of ||R' relu(F u)||_2.
+
+    **Arguments:**
+
+    - `residual`, `features`: R (n, c) and F (n, r).
+    - `target`: the search also ends when the maximum is proven to be at most `target`.
+    - `keep`: every neuron that was met with a price above it is worth returning; in training that is
+      the weight decay, and `target` a little more. By default it is `target`.
+    - `relative`: it ends when `upper` <= (1 + `relative`) `lower`, or at the accuracy of float64.
+    - `max_boxes`, `seconds`: it ends after so many cones, or so much time. The interval is valid,
+      only wider. The same holds for an interrupt from the keyboard.
+    - `neurons` (k, r): directions from which the local search starts, beside `starts` random ones.
+    - `count`: at most so many neurons are returned.
+    - `seed`: of the local search.
+
+    **Returns** a `Price`. Its `neurons` are the different local maxima that were found, with the
+    best first; with `keep` or `target` the best and those above it.
+
+    **Raises** a `ValueError` for shapes that do not match, entries that are not finite, and limits
+    that are not positive numbers.
+    """
+    residual, features = _matrix(residual, "residual"), _matrix(features, "features")
+    if len(residual) != len(features):
+        raise ValueError(
+            f"residual and features must have one row per sample each: they have {len(residual)} "
+            f"and {len(features)}."
+        )
+    rank = features.shape[1]
+    given = np.zeros((0, rank)) if neurons is None else _matrix(neurons, "neurons")
+    if given.shape[1] != rank:
+        raise ValueError(f"neurons must have shape (k, {rank}); their shape is {given.shape}.")
+    _require(target is None or target > 0, "target", "a positive number or None", target)
+    _require(keep is None or keep > 0, "keep", "a positive number or None", keep)
+    _require(0 <= relative < np.inf, "relative", "a number that is not negative", relative)
+    _require(max_boxes >= 0, "max_boxes", "a number that is not negative", max_boxes)
+    _require(seconds is None or seconds > 0, "seconds", "a positive number or None", seconds)
+    _require(starts >= 0, "starts", "a number that is not negative", starts)
+    _require(count > 0, "count", "a positive number", count)
+    deadline = np.inf if seconds is None else time.monotonic() + seconds
+    rows = scaled_rows(residual, features)
+    if len(rows.features) == 1:
+        return Price(0.0, 0.0, np.eye(rank)[:1], METHOD, 0)
+    search = _Search(rows, target, target if keep is None else keep, relative, count)
+    try:
+        search.ascend(given, starts, seed)
+        search.run(max_boxes, deadline)
+    except KeyboardInterrupt:
+        pass
+    return search.price()
+
+
+class _Search:
+    """The state of a search, in the units of `rows`; `upper` is valid after every statement."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        target: float | None,
+        keep: float | None,
+        relative: float,
+        count: int,
+    ):
+        self.rows, self.relative, self.count = rows, relative, count
+        outputs, self.rank = rows.residual.shape[1], rows.features.shape[1]
+        self.target = -np.inf if target is None else float(np.ldexp(target, -rows.exponent))
+        self.keep = -np.inf if keep is None else float(np.ldexp(keep, -rows.exponent))
+        # What the bounds' own rounding comes to, down to a depth of some tens of splits.
+        self.floor = 16 * rows.lipschitz * (rows.rounding + 64 * rows.unit)
+        self.maxima = np.zeros((0, self.rank))  # from the local search
+        self.points = np.zeros((0, self.rank))  # others above `keep`
+        self.lower = 0.0
+        self.cells = 0
+        self.frontier = Frontier(self.rank, outputs, len(rows.features) - 1)
+        self.closed = -np.inf  # the highest bound of a cone that needs no split
+        self.outside = _bound_everywhere(rows)  # ... of what no cone has covered yet
+
+    @property
+    def upper(self) -> float:
+        return max(self.outside, self.closed, self.frontier.highest)
+
+    @property
+    def threshold(self) -> float:
+        return max(self.lower * (1 + self.relative), self.lower + self.floor, self.target)
+
+    def ascend(self, neurons: Matrix, starts: int, seed: int) -> None:
+        """Improves `lower` and `maxima` by a local search."""
+        self.maxima, values = local_maxima(
+            self.rows.residual,
+            self.rows.features,
+            starts=starts,
+            neurons=np.concatenate([self.maxima, neurons]),
+            count=self.count,
+            distance=self.distance,
+            seed=seed,
+        )
+        self.lower = max(self.lower, self._proven(np.max(values, initial=0.0)))
+
+    @property
+    def distance(self) -> float:
+        """How different two neurons have to be, by what column generation still has to gain."""
+        if not 0 < self.keep < self.lower:
+            return 1e-6
+        return float(np.clip(1e-2 * (self.lower / self.keep - 1), 1e-9, 1e-3))
+
+    def run(self, max_boxes: int, deadline: float) -> None:
+        """Splits cones until the interval is as asked for, or a limit is reached."""
+        roots = 2**self.rank
+        if roots > max_boxes:
+            return
+        _, _, basis = np.linalg.svd(self.rows.features)
+        self._offer(np.concatenate([basis, -basis]))
+        size = self._batch(len(self.rows.features) - 1)
+        for start in range(0, roots, size):
+            if time.monotonic() > deadline:
+                return
+            numbers = np.arange(start, min(start + size, roots))
+            signs = np.where(numbers[:, None] >> np.arange(self.rank) & 1, -1.0, 1.0)
+            self._bound(orthants(self.rows, basis.T, signs), self.outside)
+        self.outside = -np.inf
+        while self.frontier.highest > self.threshold:
+            number = min(PARENTS, (max_boxes - self.cells) // 2)
+            if number <= 0:
+                return
+            for shelf, slots in self.frontier.select(number, self.threshold, CAPACITY):
+                size = self._batch(shelf.width)
+                for start in range(0, len(slots), size):
+                    if time.monotonic() > deadline:
+                        return
+                    self._branch(shelf, slots[start : start + size])
+
+    def price(self) -> Price:
+        """The interval so far, and the local maxima near all points that were kept."""
+        points, _ = distinct(
+            self.rows.residual, self.rows.features, self.points, self.distance, self.count
+        )
+        self.ascend(points, 0, 0)
+        neurons = self.maxima if len(self.maxima) else np.eye(self.rank)[:1]
+        values = prices(self.rows.residual, self.rows.features, neurons)
+        neurons = neurons[: max(1, int(np.sum(values > self.keep)))]
+        lower, upper = np.ldexp([self.lower, self.upper], self.rows.exponent)
+        return Price(float(lower), float(upper), neurons, METHOD, self.cells)
+
+    def _batch(self, width: int) -> int:
+        return max(16, BATCH // (self.rank * max(width, 4)))
+
+    def _branch(self, shelf: Shelf, slots: np.ndarray) -> None:
+        children, points = split(self.rows, shelf.take(slots), self.lower)
+        self._offer(points)
+        self._bound(children, np.tile(shelf.bounds[slots], 2))
+        shelf.free(slots)
+
+    def _bound(self, cones: Cones, limits: Matrix | float) -> None:
+        """Files cones that lie in others with bounds `limits`."""
+        found = examine(self.rows, cones, self.threshold)
+        bounds = np.minimum(found.bounds, limits)
+        closed = np.delete(bounds, found.index)
+        self.closed = max(self.closed, float(np.max(closed, initial=-np.inf)))
+        self.frontier.add(bounds[found.index], found.open)
+        self.cells += len(bounds)
+
+    def _offer(self, points: Matrix) -> None:
+        """Keeps points above `keep`; one above the best neuron is polished."""
+        residual, features = self.rows.residual, self.rows.features
+        values = prices(residual, features, points)
+        best = int(np.argmax(values))
+        if self._proven(values[best]) > self.lower * (1 + 1e-12):
+            top = polish(residual, features, points[best : best + 1])
+            self.lower = self._proven(prices(residual, features, top)[0])
+            self.maxima = np.concatenate([top, self.maxima])
+        if self.keep > 0:
+            self.points = np.concatenate([self.points, points[values > self.keep]])
+            if len(self.points) > 100 * self.count:
+                self.points, _ = distinct(
+                    residual, features, self.points, self.distance, 20 * self.count
+                )
+
+    def _proven(self, value: float) -> float:
+        """A lower bound on the price of a direction whose computed price is `value`."""
+        error = self.rows.lipschitz * self.rows.rounding
+        return max(0.0, (float(value) - error) * (1 - 64 * verified.UNIT))
+
+
+def _bound_everywhere(rows: Rows) -> float:
+    """relu(t) = (t + |t|) / 2, so the price is at most (|R'F| + sum_i |R_i||f_i|) / 2."""
+    linear = float(np.linalg.norm(rows.residual.T @ rows.features))
+    return (linear + rows.lipschitz) / 2 * (1 + 1e-9) + rows.lipschitz * rows.rounding
+
+
+def _matrix(values: Any, name: str) -> Matrix:
+    try:
+        array = np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array of real numbers: {error}") from None
+    if array.ndim != 2 or 0 in array.shape[1:]:
+        raise ValueError(f"{name} must be a matrix; its shape is {array.shape}.")
+    if not np.all(np.isfinite(array)):
+        raise ValueError(f"{name} must be finite; it holds NaN or infinite entries.")
+    return array
+
+
+def _require(good: bool, name: str, what: str, value: Any) -> None:
+    if not good:
+        raise ValueError(f"{name} must be {what}; got {value!r}.")

@@ -1,0 +1,268 @@
+"""A proven upper bound of the price on simplicial cones, many at a time, and how to split them.
+
+A cone is {u = sum_k l_k g_k, l >= 0}. Its generators are floats that approximate exact ones, within
+`radii`, because the point that splits an edge is not a float vector: the exact cones tile the space
+exactly, and every bound here holds for the exact cone. Rows whose sign is the same on a whole cone
+are folded into a matrix and not looked at again below it. Derivation, with the rounding errors:
+docs/math.md, section "Branch and bound over cones".
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxcone import verified
+
+from .price import Matrix
+
+# Relative rounding of a handful of operations on numbers that are themselves bounds.
+ROUND_UP = 1 + 256 * verified.UNIT
+
+
+class Rows(NamedTuple):
+    """R_i and f_i, scaled by powers of two so that |f_i| is in [1/2, 1] and |R|_inf in [1/2, 1].
+
+    One zero row follows the n rows: lists of rows are padded with its index. `lipschitz` bounds
+    sum_i |R_i||f_i|; the price is `2**exponent` times that of the scaled rows.
+    """
+
+    features: Float[np.ndarray, "n1 r"]
+    residual: Float[np.ndarray, "n1 c"]
+    sizes: Float[np.ndarray, " n1"]
+    lipschitz: float
+    exponent: int
+
+    @property
+    def unit(self) -> float:
+        """eta: the relative rounding of f_i'g, and of a combination of two generators."""
+        return 2 * (self.features.shape[1] + 8) * verified.UNIT
+
+    @property
+    def rounding(self) -> float:
+        """The rounding of sums over rows and outputs, in units of `lipschitz`."""
+        return verified.gamma(
+            4 * (len(self.features) + sum(self.features.shape) + self.residual.shape[1]) + 64
+        )
+
+
+class Cones(NamedTuple):
+    """b cones with at most w undecided rows each.
+
+    `folded` is the sum of R_i f_i' over the rows that are nonnegative on the whole cone; `rows` are
+    the indices of those whose sign is not decided, padded with n.
+    """
+
+    generators: Float[np.ndarray, "b r r"]
+    radii: Float[np.ndarray, "b r"]
+    folded: Float[np.ndarray, "b c r"]
+    rows: Int[np.ndarray, "b w"]
+
+    def take(self, index: np.ndarray) -> "Cones":
+        return Cones(*(array[index] for array in self))
+
+
+def scaled_rows(residual: Matrix, features: Matrix) -> Rows:
+    """The rows that count, R_i != 0 and f_i != 0, scaled exactly. relu(s t) = s relu(t) for s > 0."""
+    alive = np.any(residual != 0, axis=1) & np.any(features != 0, axis=1)
+    residual, features = residual[alive], features[alive]
+    rank = features.shape[1]
+    size = np.frexp(np.max(np.abs(features), axis=1, initial=0.0))[1]
+    # Entries below 1, and so many halvings that the Euclidean length is below 1 too.
+    size = size + int(np.ceil(np.log2(rank) / 2))
+    weight = np.frexp(np.max(np.abs(residual), axis=1, initial=0.0))[1] + size
+    exponent = int(np.max(weight)) if weight.size else 0
+    features = np.ldexp(features, -size[:, None])
+    residual = np.ldexp(residual, (size - exponent)[:, None])
+    features = np.concatenate([features, np.zeros((1, rank))])
+    residual = np.concatenate([residual, np.zeros((1, residual.shape[1]))])
+    sizes = np.linalg.norm(residual, axis=1) * ROUND_UP
+    lengths = np.linalg.norm(features, axis=1)
+    return Rows(features, residual, sizes, float(sizes @ lengths) * verified.INFLATION, exponent)
+
+
+def orthants(rows: Rows, basis: Matrix, signs: Matrix) -> Cones:
+    """The cones of the columns of `basis` (r, r), nearly orthonormal, times each row of `signs`.
+
+    The 2^r rows of signs together cover the space exactly, for any nonsingular basis.
+    """
+    count, rank = signs.shape
+    generators = signs[:, :, None] * basis.T
+    everything = np.arange(len(rows.features) - 1, dtype=np.int32)
+    return Cones(
+        generators=generators,
+        radii=np.full((count, rank), rows.unit),
+        folded=np.zeros((count, rows.residual.shape[1], rank)),
+        rows=np.broadcast_to(everything, (count, len(everything))),
+    )
+
+
+class Examined(NamedTuple):
+    """Upper bounds (b,) of the price on all cones, and those that stay open, in order, at `index`.
+
+    The decided rows of the open cones are folded, and their undecided ones stand in front.
+    """
+
+    bounds: Float[np.ndarray, " b"]
+    index: Int[np.ndarray, " k"]
+    open: Cones
+
+
+def examine(rows: Rows, cones: Cones, threshold: float) -> Examined:
+    """Bounds all cones; a cone is open if its bound is above `threshold`, and refined until then."""
+    features, residual = rows.features[cones.rows], rows.residual[cones.rows]
+    inner = cones.generators @ features.swapaxes(1, 2)  # (b, r, w)
+    positive = np.maximum(inner, 0)
+    negative = positive - inner
+    above, below = np.sum(positive, axis=1), np.sum(negative, axis=1)  # (b, w)
+    outputs = positive @ residual + cones.generators @ cones.folded.swapaxes(1, 2)  # (b, r, c)
+    slack = np.where((below < above)[:, None], negative, positive)
+    values = _generator_bounds(rows, cones, residual, outputs, slack)
+    bounds = _ball_bound(cones, values, np.sum(cones.generators, axis=1))
+
+    index = np.flatnonzero(bounds > threshold)
+    some = cones.take(index)
+    corner = _corner(some.generators, values[index])
+    bounds[index] = np.minimum(bounds[index], _ball_bound(some, values[index], corner))
+
+    index = index[bounds[index] > threshold]
+    some = cones.take(index)
+    # Zero on the whole cone is both; it counts as negative.
+    active = (below[index] == 0) & (above[index] > 0)
+    undecided = (below[index] > 0) & (above[index] > 0)
+    pulled = (active[:, :, None] * residual[index]).swapaxes(1, 2) @ features[index]
+    padding = len(rows.features) - 1
+    left = np.sort(np.where(undecided, some.rows, padding), axis=1)
+    some = some._replace(folded=some.folded + pulled, rows=left)
+    linear = np.flatnonzero(~np.any(undecided, axis=1))
+    if linear.size:
+        whole = index[linear]
+        bounds[whole] = np.minimum(bounds[whole], _cell_bound(rows, some.take(linear)))
+    still = np.flatnonzero(bounds[index] > threshold)
+    return Examined(bounds, index[still], some.take(still))
+
+
+def split(rows: Rows, cones: Cones, scale: float) -> tuple[Cones, Matrix]:
+    """Both halves of every cone, (2 b) of them, and the unit points (b, r) that they share.
+
+    The edge and the point on it are those that take most from the sum of |R_i| times the slack of
+    relu on the edge, among the middle in angle and the middle in the metric of the undecided rows;
+    `scale`, the size of the price, weighs the curvature of the sphere against that.
+    """
+    generators = cones.generators
+    count, rank = generators.shape[:2]
+    weighted = rows.features[cones.rows] * rows.sizes[cones.rows][:, :, None]
+    weighted = weighted.swapaxes(1, 2)  # (b, r, w)
+    inner = generators @ weighted
+    widths = np.sum(np.abs(inner), axis=2)
+    spread = np.sqrt(np.sum(inner**2, axis=2))
+    spread = np.maximum(spread, 1e-6 * np.max(spread, axis=1, keepdims=True))
+    inverse = 1 / np.where(spread > 0, spread, 1.0)
+    first, second = np.triu_indices(rank, 1)
+    ones = np.ones((count, len(first)))
+    # Along axis 1 the middles in angle of all edges, then the others.
+    left = np.concatenate([ones, inverse[:, first]], axis=1)
+    right = np.concatenate([ones, inverse[:, second]], axis=1)
+    half = np.sqrt((1 + np.sum(generators[:, first] * generators[:, second], axis=2)) / 2)
+    first, second = np.tile(first, 2), np.tile(second, 2)
+    points = left[:, :, None] * generators[:, first] + right[:, :, None] * generators[:, second]
+    length = np.linalg.norm(points, axis=2)
+    left, right, points = left / length, right / length, points / length[:, :, None]
+    taken = left * widths[:, first] + right * widths[:, second]
+    taken = (taken - np.sum(np.abs(points @ weighted), axis=2)) / 2
+    taken[:, : len(first) // 2] += scale * (1 / half - 1)
+    best = np.argmax(taken, axis=1)
+    lane = np.arange(count)
+    first, second = first[best], second[best]
+    left, right, points = left[lane, best], right[lane, best], points[lane, best]
+    radius = left * (cones.radii[lane, first] + rows.unit)
+    radius += right * (cones.radii[lane, second] + rows.unit)
+    children = Cones(*(np.concatenate([array, array]) for array in cones))
+    for start, corner in ((0, first), (count, second)):
+        children.generators[start + lane, corner] = points
+        children.radii[start + lane, corner] = radius * ROUND_UP
+    return children, points
+
+
+def _generator_bounds(
+    rows: Rows, cones: Cones, residual: Matrix, outputs: Matrix, slack: Matrix
+) -> Matrix:
+    """B (b, r) with |R' relu(F u)| <= sum_k l_k B_k for every u = sum_k l_k g_k, l >= 0.
+
+    relu lies below its interpolation from the generators by at most sum_k l_k `slack`_k. That is
+    subtracted along the mean output v, where R_i has a sign, and counted in full across it.
+    """
+    mean = np.sum(outputs, axis=1)
+    mean /= np.maximum(np.linalg.norm(mean, axis=1), np.finfo(float).tiny)[:, None]
+    along = (residual @ mean[:, :, None])[:, :, 0]  # (b, w)
+    squares = rows.sizes[cones.rows] ** 2
+    # The square root would magnify what cancels: it is made an upper bound before.
+    relative = 16 * (residual.shape[2] + 8) * verified.UNIT
+    across = np.sqrt(np.maximum(squares - along**2, 0) + relative * squares)
+    weights = np.stack([np.maximum(-along, 0), np.maximum(along, 0), across], axis=2)
+    up, down, aside = np.moveaxis(slack @ weights, 2, 0)
+    forward = (outputs @ mean[:, :, None])[:, :, 0]
+    sideways = np.linalg.norm(outputs - forward[:, :, None] * mean[:, None], axis=2) + aside
+    forward = np.maximum(np.abs(forward + up), np.abs(forward - down))
+    error = 8 * rows.lipschitz * (cones.radii + rows.rounding)
+    return np.hypot(forward, sideways) * ROUND_UP + error
+
+
+def _ball_bound(cones: Cones, values: Matrix, dual: Matrix) -> Matrix:
+    """A bound (b,) of sum_k l_k `values`_k over l >= 0, |sum_k l_k g_k| <= 1, from any vectors y.
+
+    If g_k'y >= values_k for all k, it is |y|; so any y (b, r) serves that can be scaled to that.
+    """
+    size = np.linalg.norm(dual, axis=1)
+    reach = (cones.generators @ dual[:, :, None])[:, :, 0] - 2 * cones.radii * size[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = np.max(values / reach, axis=1)
+        bound = factor * size * ROUND_UP
+    return np.where(np.all(reach > 0, axis=1), bound, np.inf)
+
+
+def _corner(generators: Matrix, values: Matrix) -> Matrix:
+    """About the shortest y (b, r) with g_k'y >= values_k, by dropping constraints that pull back."""
+    rank = generators.shape[1]
+    eye = np.eye(rank)
+    gram = generators @ generators.swapaxes(1, 2) + 1e-14 * eye
+    active = np.ones(values.shape, bool)
+    weights = np.zeros_like(values)
+    moving = np.arange(len(values))
+    for _ in range(rank):
+        mask = active[moving]
+        system = np.where(mask[:, :, None] & mask[:, None], gram[moving], eye)
+        solved = np.linalg.solve(system, (mask * values[moving])[:, :, None])[:, :, 0]
+        weights[moving] = np.maximum(solved, 0)
+        worst = np.argmin(solved, axis=1)
+        pulls = solved[np.arange(len(moving)), worst] < 0
+        moving, worst = moving[pulls], worst[pulls]
+        active[moving, worst] = False
+        if not moving.size:
+            break
+    return (weights[:, None] @ generators)[:, 0]
+
+
+def _cell_bound(rows: Rows, cones: Cones) -> Matrix:
+    """A bound (b,) of the price on cones without undecided rows: the spectral norm of `folded`."""
+    centre = np.sum(cones.generators, axis=1)
+    errors = 8 * rows.lipschitz * (cones.radii + rows.rounding)
+    return _spectral_norm_bound(cones.folded) + _ball_bound(cones, errors, centre)
+
+
+def _spectral_norm_bound(matrices: Matrix) -> Matrix:
+    """Upper bounds (b,) on the spectral norms of `matrices` (b, c, r).
+
+    For any nonsingular Q, |A| <= |Q'AQ| / (1 - |Q'Q - I|), with row sums for the norms on the right.
+    """
+    if matrices.shape[1] > matrices.shape[2]:
+        matrices = matrices.swapaxes(1, 2)
+    gram = matrices @ matrices.swapaxes(1, 2)
+    side, inner = matrices.shape[1:]
+    basis = np.linalg.eigh(gram)[1]
+    rotated = basis.swapaxes(1, 2) @ gram @ basis
+    defect = np.abs(basis.swapaxes(1, 2) @ basis - np.eye(side))
+    error = 8 * side**2 * (side + inner + 8) * verified.UNIT
+    norm = np.max(np.sum(np.abs(rotated), axis=2), axis=1)
+    norm = norm + error * np.sum(matrices**2, axis=(1, 2))
+    return np.sqrt(norm / (1 - np.max(np.sum(defect, axis=2), axis=1) - error)) * ROUND_UP
