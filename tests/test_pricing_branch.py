@@ -204,17 +204,21 @@ def test_bound_of_random_cones(rng, rank):
             points /= np.linalg.norm(points, axis=1)[:, None]
             values = prices(rows.residual, rows.features, points)
             assert np.all(values * (1 - 1e-14) <= bounds)
-        chosen = rng.permutation(len(found.index))[:200]
-        limits = np.tile(bounds[found.index[chosen]], 2)
+        chosen = rng.permutation(len(found.where))[:200]
+        limits = np.tile(bounds[found.where[chosen]], 2)
         batch, _ = cones.split(rows, found.open.take(chosen), 1.0)
 
 
 def test_scaling_of_rows_is_exact(rng):
     residual, features = data(rng, 30, 3)
-    rows = cones.scaled_rows(residual * 1e-30, features * 10 ** rng.uniform(-9, 9, (30, 1)))
+    residual, features = residual * 1e-30, features * 10 ** rng.uniform(-9, 9, (30, 1))
+    rows = cones.scaled_rows(residual, features)
     lengths = np.linalg.norm(rows.features[:-1], axis=1)
-    assert np.all((lengths >= 0.25) & (lengths <= 1))
-    assert 0.25 <= np.max(np.abs(rows.residual)) <= 1
+    assert np.all((lengths >= 0.5) & (lengths < 2))
+    assert 0.5 <= np.max(np.abs(rows.residual)) < 1
+    points = random_directions(rng, features, 9)
+    values = np.ldexp(prices(rows.residual, rows.features, points), rows.exponent)
+    assert np.allclose(values, prices(residual, features, points), rtol=1e-13, atol=0)
 
 
 def test_local_maxima_are_maxima(rng):

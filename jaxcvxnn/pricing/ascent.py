@@ -100,9 +100,9 @@ def polish(residual: Matrix, features: Matrix, points: Matrix) -> Matrix:
     """Unit points (k, r) moved to local maxima, kinks included; no price falls.
 
     At a maximum some rows may be exactly zero. For every subset S of the r - 1 independent rows
-    nearest to zero the price is, for the present signs of the other rows, the norm of R'DF P with P the projection
-    on {f_i'u = 0, i in S}. Candidates are its top right singular vector and the point on the way to
-    it where the first sign changes; the best true price counts.
+    nearest to zero the price is, for the present signs of the other rows, the norm of R'DF P with P
+    the projection on {f_i'u = 0, i in S}. Candidates are its top right singular vector and the point
+    on the way to it where the first sign changes; the best true price counts.
     """
     rank = features.shape[1]
     subsets = np.array(list(itertools.product([0.0, 1.0], repeat=rank - 1)))

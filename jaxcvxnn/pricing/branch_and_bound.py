@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import numpy as np
+
 from jaxcone import verified
 
 from .ascent import distinct, local_maxima, polish
@@ -176,8 +177,11 @@ class _Search:
         neurons = self.maxima if len(self.maxima) else np.eye(self.rank)[:1]
         values = prices(self.rows.residual, self.rows.features, neurons)
         neurons = neurons[: max(1, int(np.sum(values > self.keep)))]
-        lower, upper = np.ldexp([self.lower, self.upper], self.rows.exponent)
-        return Price(float(lower), float(upper), neurons, METHOD, self.cells)
+        with np.errstate(over="ignore", under="ignore"):
+            lower, upper = np.ldexp([self.lower, self.upper], self.rows.exponent)
+        # Exact unless it leaves the range of float64, and then off by less than one float.
+        lower, upper = max(0.0, verified.below(float(lower))), verified.above(float(upper))
+        return Price(lower, upper, neurons, METHOD, self.cells)
 
     def _batch(self, width: int) -> int:
         return max(16, BATCH // (self.rank * max(width, 4)))
@@ -192,9 +196,9 @@ class _Search:
         """Files cones that lie in others with bounds `limits`."""
         found = examine(self.rows, cones, self.threshold)
         bounds = np.minimum(found.bounds, limits)
-        closed = np.delete(bounds, found.index)
+        closed = np.delete(bounds, found.where)
         self.closed = max(self.closed, float(np.max(closed, initial=-np.inf)))
-        self.frontier.add(bounds[found.index], found.open)
+        self.frontier.add(bounds[found.where], found.open)
         self.cells += len(bounds)
 
     def _offer(self, points: Matrix) -> None:

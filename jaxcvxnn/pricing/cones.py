@@ -21,7 +21,7 @@ ROUND_UP = 1 + 256 * verified.UNIT
 
 
 class Rows(NamedTuple):
-    """R_i and f_i, scaled by powers of two so that |f_i| is in [1/2, 1] and |R|_inf in [1/2, 1].
+    """R_i and f_i, scaled by powers of two: the largest entry of each f_i and of R is in [1/2, 1).
 
     One zero row follows the n rows: lists of rows are padded with its index. `lipschitz` bounds
     sum_i |R_i||f_i|; the price is `2**exponent` times that of the scaled rows.
@@ -68,8 +68,6 @@ def scaled_rows(residual: Matrix, features: Matrix) -> Rows:
     residual, features = residual[alive], features[alive]
     rank = features.shape[1]
     size = np.frexp(np.max(np.abs(features), axis=1, initial=0.0))[1]
-    # Entries below 1, and so many halvings that the Euclidean length is below 1 too.
-    size = size + int(np.ceil(np.log2(rank) / 2))
     weight = np.frexp(np.max(np.abs(residual), axis=1, initial=0.0))[1] + size
     exponent = int(np.max(weight)) if weight.size else 0
     features = np.ldexp(features, -size[:, None])
@@ -98,13 +96,13 @@ def orthants(rows: Rows, basis: Matrix, signs: Matrix) -> Cones:
 
 
 class Examined(NamedTuple):
-    """Upper bounds (b,) of the price on all cones, and those that stay open, in order, at `index`.
+    """Upper bounds (b,) of the price on all cones, and those that stay open, at `where`.
 
     The decided rows of the open cones are folded, and their undecided ones stand in front.
     """
 
     bounds: Float[np.ndarray, " b"]
-    index: Int[np.ndarray, " k"]
+    where: Int[np.ndarray, " k"]
     open: Cones
 
 
@@ -193,7 +191,9 @@ def _generator_bounds(
     subtracted along the mean output v, where R_i has a sign, and counted in full across it.
     """
     mean = np.sum(outputs, axis=1)
-    mean /= np.maximum(np.linalg.norm(mean, axis=1), np.finfo(float).tiny)[:, None]
+    length = np.linalg.norm(mean, axis=1)[:, None]
+    # Any unit vector serves, and so does 0; a quotient of numbers that underflow is neither.
+    mean = np.where(length > 1e-100, mean / np.maximum(length, 1e-100), 0)
     along = (residual @ mean[:, :, None])[:, :, 0]  # (b, w)
     squares = rows.sizes[cones.rows] ** 2
     # The square root would magnify what cancels: it is made an upper bound before.
