@@ -62,12 +62,17 @@ def random_directions(rng: np.random.Generator, features: Matrix, count: int) ->
     On features of very different sizes the maxima lie in thin cells, which directions that are
     uniform in u hardly ever meet.
     """
-    _, values, basis = np.linalg.svd(features)
-    spread = np.full(len(basis), values[0] if values.size else 1.0)
-    spread[: len(values)] = values
-    spread = np.maximum(spread, 1e-9 * max(float(spread[0]), TINY))
+    values, basis = singular_axes(features)
+    spread = np.maximum(values, 1e-9 * max(float(values[0]), TINY))
     powers = (np.arange(count) % 3)[:, None] / 2
     return normalised((rng.standard_normal((count, len(basis))) * spread**-powers) @ basis)
+
+
+def singular_axes(features: Matrix) -> tuple[Matrix, Matrix]:
+    """Singular values (r,), falling, and right singular vectors, the rows of (r, r), of F (n, r)."""
+    triangle = np.linalg.qr(features, mode="r")
+    _, values, basis = np.linalg.svd(triangle)
+    return np.append(values, np.zeros(len(basis) - len(values))), basis
 
 
 def normalised(points: Matrix) -> Matrix:

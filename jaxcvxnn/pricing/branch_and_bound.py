@@ -6,21 +6,25 @@ moment the largest bound among the cones not yet split is an upper bound, so the
 any time.
 """
 
+import os
 import time
-from typing import Any
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxcone import verified
 
-from .ascent import distinct, local_maxima, polish
-from .cones import Cones, Rows, examine, orthants, scaled_rows, split
+from .ascent import distinct, local_maxima, polish, singular_axes
+from .cones import Cones, Examined, Rows, examine, orthants, scaled_rows, split
 from .frontier import Frontier, Shelf
 from .price import Matrix, Price, prices
 
 METHOD = "branch and bound"
 PARENTS = 4096  # cones that are split between two looks at the clock
 BATCH = 2**16  # numbers in one array of a batch: it should stay in the processor's cache
+WORKERS = min(4, os.cpu_count() or 1)  # threads: NumPy lets others work while it computes
 CAPACITY = 2**18  # open cones above which the search goes for the lowest bounds, not the highest
 
 
@@ -147,7 +151,7 @@ class _Search:
         roots = 2**self.rank
         if roots > max_boxes:
             return
-        _, _, basis = np.linalg.svd(self.rows.features)
+        _, basis = singular_axes(self.rows.features)
         self._offer(np.concatenate([basis, -basis]))
         size = self._batch(len(self.rows.features) - 1)
         for start in range(0, roots, size):
@@ -155,18 +159,24 @@ class _Search:
                 return
             numbers = np.arange(start, min(start + size, roots))
             signs = np.where(numbers[:, None] >> np.arange(self.rank) & 1, -1.0, 1.0)
-            self._bound(orthants(self.rows, basis.T, signs), self.outside)
+            cones = orthants(self.rows, basis.T, signs)
+            self._file(examine(self.rows, cones, self.threshold), self.outside)
         self.outside = -np.inf
-        while self.frontier.highest > self.threshold:
-            number = min(PARENTS, (max_boxes - self.cells) // 2)
-            if number <= 0:
-                return
-            for shelf, slots in self.frontier.select(number, self.threshold, CAPACITY):
-                size = self._batch(shelf.width)
-                for start in range(0, len(slots), size):
+        pool = ThreadPoolExecutor(WORKERS)
+        try:
+            while self.frontier.highest > self.threshold:
+                number = min(PARENTS, (max_boxes - self.cells) // 2)
+                if number <= 0:
+                    return
+                jobs = list(self._jobs(number))
+                for job, (points, found) in zip(jobs, pool.map(_expand, jobs), strict=True):
                     if time.monotonic() > deadline:
                         return
-                    self._branch(shelf, slots[start : start + size])
+                    self._offer(points)
+                    self._file(found, np.tile(job.shelf.bounds[job.slots], 2))
+                    job.shelf.free(job.slots)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def price(self) -> Price:
         """The interval so far, and the local maxima near all points that were kept."""
@@ -186,15 +196,17 @@ class _Search:
     def _batch(self, width: int) -> int:
         return max(16, BATCH // (self.rank * max(width, 4)))
 
-    def _branch(self, shelf: Shelf, slots: np.ndarray) -> None:
-        children, points = split(self.rows, shelf.take(slots), self.lower)
-        self._offer(points)
-        self._bound(children, np.tile(shelf.bounds[slots], 2))
-        shelf.free(slots)
+    def _jobs(self, number: int) -> Iterator["_Job"]:
+        for shelf, slots in self.frontier.select(number, self.threshold, CAPACITY):
+            size = self._batch(shelf.width)
+            for start in range(0, len(slots), size):
+                some = slots[start : start + size]
+                yield _Job(
+                    self.rows, shelf, some, shelf.take(some), self.lower, self.threshold
+                )
 
-    def _bound(self, cones: Cones, limits: Matrix | float) -> None:
+    def _file(self, found: Examined, limits: Matrix | float) -> None:
         """Files cones that lie in others with bounds `limits`."""
-        found = examine(self.rows, cones, self.threshold)
         bounds = np.minimum(found.bounds, limits)
         closed = np.delete(bounds, found.where)
         self.closed = max(self.closed, float(np.max(closed, initial=-np.inf)))
@@ -221,6 +233,23 @@ class _Search:
         """A lower bound on the price of a direction whose computed price is `value`."""
         error = self.rows.lipschitz * self.rows.rounding
         return max(0.0, (float(value) - error) * (1 - 64 * verified.UNIT))
+
+
+class _Job(NamedTuple):
+    """Cones that are split together, from `slots` of a shelf."""
+
+    rows: Rows
+    shelf: Shelf
+    slots: np.ndarray
+    parents: Cones
+    lower: float
+    threshold: float
+
+
+def _expand(job: _Job) -> tuple[Matrix, Examined]:
+    """The split points and the examined children."""
+    children, points = split(job.rows, job.parents, job.lower)
+    return points, examine(job.rows, children, job.threshold)
 
 
 def _bound_everywhere(rows: Rows) -> float:

@@ -23,13 +23,14 @@ ROUND_UP = 1 + 256 * verified.UNIT
 class Rows(NamedTuple):
     """R_i and f_i, scaled by powers of two: the largest entry of each f_i and of R is in [1/2, 1).
 
-    One zero row follows the n rows: lists of rows are padded with its index. `lipschitz` bounds
-    sum_i |R_i||f_i|; the price is `2**exponent` times that of the scaled rows.
+    One zero row follows the n rows: lists of rows are padded with its index. `sizes` are |R_i|,
+    `weighted` |R_i| f_i, and `lipschitz` bounds sum_i |R_i||f_i|; the price is `2**exponent` times that of the scaled rows.
     """
 
     features: Float[np.ndarray, "n1 r"]
     residual: Float[np.ndarray, "n1 c"]
     sizes: Float[np.ndarray, " n1"]
+    weighted: Float[np.ndarray, "n1 r"]
     lipschitz: float
     exponent: int
 
@@ -76,7 +77,9 @@ def scaled_rows(residual: Matrix, features: Matrix) -> Rows:
     residual = np.concatenate([residual, np.zeros((1, residual.shape[1]))])
     sizes = np.linalg.norm(residual, axis=1) * ROUND_UP
     lengths = np.linalg.norm(features, axis=1)
-    return Rows(features, residual, sizes, float(sizes @ lengths) * verified.INFLATION, exponent)
+    lipschitz = float(sizes @ lengths) * verified.INFLATION
+    weighted = sizes[:, None] * features
+    return Rows(features, residual, sizes, weighted, lipschitz, exponent)
 
 
 def orthants(rows: Rows, basis: Matrix, signs: Matrix) -> Cones:
@@ -111,27 +114,28 @@ def examine(rows: Rows, cones: Cones, threshold: float) -> Examined:
     features, residual = rows.features[cones.rows], rows.residual[cones.rows]
     inner = cones.generators @ features.swapaxes(1, 2)  # (b, r, w)
     positive = np.maximum(inner, 0)
-    negative = positive - inner
-    above, below = np.sum(positive, axis=1), np.sum(negative, axis=1)  # (b, w)
+    above, below = np.sum(positive, axis=1), np.sum(positive - inner, axis=1)  # (b, w)
     outputs = positive @ residual + cones.generators @ cones.folded.swapaxes(1, 2)  # (b, r, c)
-    slack = np.where((below < above)[:, None], negative, positive)
+    inner *= (below < above)[:, None]
+    slack = positive - inner  # relu(-a) where that has the smaller sum, relu(a) elsewhere
     values = _generator_bounds(rows, cones, residual, outputs, slack)
     bounds = _ball_bound(cones, values, np.sum(cones.generators, axis=1))
 
-    index = np.flatnonzero(bounds > threshold)
+    # No y does better than the largest value; the shortest one is worth its price where that may do.
+    index = np.flatnonzero((bounds > threshold) & (np.max(values, axis=1) <= threshold))
     some = cones.take(index)
     corner = _corner(some.generators, values[index])
     bounds[index] = np.minimum(bounds[index], _ball_bound(some, values[index], corner))
 
-    index = index[bounds[index] > threshold]
+    index = np.flatnonzero(bounds > threshold)
     some = cones.take(index)
     # Zero on the whole cone is both; it counts as negative.
-    active = (below[index] == 0) & (above[index] > 0)
+    active = (below == 0) & (above > 0)
+    pulled = (active[:, :, None] * residual).swapaxes(1, 2) @ features
     undecided = (below[index] > 0) & (above[index] > 0)
-    pulled = (active[:, :, None] * residual[index]).swapaxes(1, 2) @ features[index]
     padding = len(rows.features) - 1
     left = np.sort(np.where(undecided, some.rows, padding), axis=1)
-    some = some._replace(folded=some.folded + pulled, rows=left)
+    some = some._replace(folded=some.folded + pulled[index], rows=left)
     linear = np.flatnonzero(~np.any(undecided, axis=1))
     if linear.size:
         whole = index[linear]
@@ -149,30 +153,34 @@ def split(rows: Rows, cones: Cones, scale: float) -> tuple[Cones, Matrix]:
     """
     generators = cones.generators
     count, rank = generators.shape[:2]
-    weighted = rows.features[cones.rows] * rows.sizes[cones.rows][:, :, None]
-    weighted = weighted.swapaxes(1, 2)  # (b, r, w)
-    inner = generators @ weighted
+    inner = generators @ rows.weighted[cones.rows].swapaxes(1, 2)  # (b, r, w)
     widths = np.sum(np.abs(inner), axis=2)
     spread = np.sqrt(np.sum(inner**2, axis=2))
     spread = np.maximum(spread, 1e-6 * np.max(spread, axis=1, keepdims=True))
     inverse = 1 / np.where(spread > 0, spread, 1.0)
     first, second = np.triu_indices(rank, 1)
-    ones = np.ones((count, len(first)))
+    edges = len(first)
+    cosine = (generators @ generators.swapaxes(1, 2))[:, first, second]
     # Along axis 1 the middles in angle of all edges, then the others.
+    ones = np.ones((count, edges))
     left = np.concatenate([ones, inverse[:, first]], axis=1)
     right = np.concatenate([ones, inverse[:, second]], axis=1)
-    half = np.sqrt((1 + np.sum(generators[:, first] * generators[:, second], axis=2)) / 2)
+    length = np.sqrt(left**2 + right**2 + 2 * left * right * np.tile(cosine, 2))
+    left, right = left / length, right / length
     first, second = np.tile(first, 2), np.tile(second, 2)
-    points = left[:, :, None] * generators[:, first] + right[:, :, None] * generators[:, second]
-    length = np.linalg.norm(points, axis=2)
-    left, right, points = left / length, right / length, points / length[:, :, None]
+    mixture = np.zeros((count, 2 * edges, rank))
+    place = np.arange(2 * edges)
+    mixture[:, place, first] = left
+    mixture[:, place, second] = right
     taken = left * widths[:, first] + right * widths[:, second]
-    taken = (taken - np.sum(np.abs(points @ weighted), axis=2)) / 2
-    taken[:, : len(first) // 2] += scale * (1 / half - 1)
+    taken = (taken - np.abs(mixture @ inner) @ np.ones(inner.shape[2])) / 2
+    taken[:, :edges] += scale * (2 / length[:, :edges] - 1)
     best = np.argmax(taken, axis=1)
     lane = np.arange(count)
-    first, second = first[best], second[best]
-    left, right, points = left[lane, best], right[lane, best], points[lane, best]
+    first, second, left, right = first[best], second[best], left[lane, best], right[lane, best]
+    points = left[:, None] * generators[lane, first] + right[:, None] * generators[lane, second]
+    length = np.linalg.norm(points, axis=1)
+    left, right, points = left / length, right / length, points / length[:, None]
     radius = left * (cones.radii[lane, first] + rows.unit)
     radius += right * (cones.radii[lane, second] + rows.unit)
     children = Cones(*(np.concatenate([array, array]) for array in cones))
