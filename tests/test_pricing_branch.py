@@ -1,5 +1,7 @@
 """The price by branch and bound: its interval against dense sampling, and the ascent's maxima."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -165,6 +167,17 @@ def test_interrupt_returns_the_interval_so_far(rng, monkeypatch):
     assert price.lower <= full.upper
 
 
+def test_little_memory_changes_the_order_only(rng, monkeypatch):
+    residual, features = data(rng, 40, 4)
+    full = price_branch_and_bound(residual, features)
+    monkeypatch.setattr(branch_and_bound, "CAPACITY", 50)
+    monkeypatch.setattr(branch_and_bound, "PARENTS", 64)
+    price = price_branch_and_bound(residual, features)
+    check(residual, features, price)
+    assert price.lower <= full.upper
+    assert full.lower <= price.upper
+
+
 def test_nothing_to_price():
     for residual, features in (
         (np.zeros((3, 2)), np.eye(3)),
@@ -203,10 +216,30 @@ def test_bound_of_random_cones(rng, rank):
             points = (weights @ batch.generators)[:, 0]
             points /= np.linalg.norm(points, axis=1)[:, None]
             values = prices(rows.residual, rows.features, points)
-            assert np.all(values * (1 - 1e-14) <= bounds)
+            assert np.all(values <= bounds)
         chosen = rng.permutation(len(found.where))[:200]
         limits = np.tile(bounds[found.where[chosen]], 2)
         batch, _ = cones.split(rows, found.open.take(chosen), 1.0)
+
+
+def test_split_points_lie_within_their_radius_of_the_edge(rng):
+    """The exact point is in the plane of its two generators; the float one is next to it."""
+    residual, features = data(rng, 15, 3)
+    rows = cones.scaled_rows(residual, features)
+    axes = np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    parents = cones.orthants(rows, axes, np.ones((1, 3)))
+    children, points = cones.split(rows, parents, 1.0)
+    parent = parents.generators[0]
+    changed = [int(np.flatnonzero(np.any(g != parent, axis=1))[0]) for g in children.generators]
+    first, second = (parent[k] for k in sorted(changed))
+    distance = abs(_determinant(first, second, points[0]))
+    assert distance <= children.radii[0, changed[0]]
+    assert np.all(children.radii <= 10 * rows.unit)
+
+
+def _determinant(*vectors):
+    (a, b, c), (d, e, f), (g, h, i) = ([Fraction(float(v)) for v in vector] for vector in vectors)
+    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
 
 
 def test_scaling_of_rows_is_exact(rng):

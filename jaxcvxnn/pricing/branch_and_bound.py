@@ -165,7 +165,7 @@ class _Search:
         pool = ThreadPoolExecutor(WORKERS)
         try:
             while self.frontier.highest > self.threshold:
-                number = min(PARENTS, (max_boxes - self.cells) // 2)
+                number = int(min(PARENTS, (max_boxes - self.cells) // 2))
                 if number <= 0:
                     return
                 jobs = list(self._jobs(number))
@@ -201,9 +201,7 @@ class _Search:
             size = self._batch(shelf.width)
             for start in range(0, len(slots), size):
                 some = slots[start : start + size]
-                yield _Job(
-                    self.rows, shelf, some, shelf.take(some), self.lower, self.threshold
-                )
+                yield _Job(self.rows, shelf, some, shelf.take(some), self.lower, self.threshold)
 
     def _file(self, found: Examined, limits: Matrix | float) -> None:
         """Files cones that lie in others with bounds `limits`."""

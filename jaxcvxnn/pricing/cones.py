@@ -24,7 +24,8 @@ class Rows(NamedTuple):
     """R_i and f_i, scaled by powers of two: the largest entry of each f_i and of R is in [1/2, 1).
 
     One zero row follows the n rows: lists of rows are padded with its index. `sizes` are |R_i|,
-    `weighted` |R_i| f_i, and `lipschitz` bounds sum_i |R_i||f_i|; the price is `2**exponent` times that of the scaled rows.
+    `weighted` |R_i| f_i, and `lipschitz` bounds sum_i |R_i||f_i|. The price is `2**exponent` times
+    that of the scaled rows.
     """
 
     features: Float[np.ndarray, "n1 r"]
