@@ -23,12 +23,13 @@ Matrix = NDArray[np.float64]
 
 # The part of the way to the boundary that a step may take.
 TO_BOUNDARY = 0.99
-# The start has the dual constraints this far inside.
-INTERIOR = 0.9
+# The start has the dual constraints this far inside, and predictions at most this far away.
+INTERIOR, FARTHEST = 0.7, 100.0
 # Steps in a row that did not make the gap a little smaller, after which rounding is taken to be
 # the limit.
-PATIENCE, LITTLE = 8, 0.99
-RIDGE = 1e-6
+PATIENCE, LITTLE = 25, 0.99
+# The proximal term of `QuadraticLasso.ridge`, relative.
+RIDGE = 1e-5
 # Where rounding made a step too long, it is shortened by this factor, so often.
 SHORTER, SHORTENINGS = 0.7, 20
 
@@ -78,15 +79,15 @@ class QuadraticLasso(NamedTuple):
         """A'S R, (m, c): feasible where no row is longer than 1."""
         return self.activations.T @ self.weigh(R)
 
-    def gradient(self, V: Matrix) -> Matrix:
-        """The R at which the supremum in f(S(A V)) is attained."""
-        error = self.predict(V) - self.targets
+    def gradient(self, error: Matrix) -> Matrix:
+        """The R at which the supremum in f is attained, for S(A V) - B."""
         if self.box is None:
             return error
         return np.clip(error, *self.box) if self.stiffness else np.where(error > 0, *self.box[::-1])
 
     def objective(self, V: Matrix) -> float:
-        R, error = self.gradient(V), self.predict(V) - self.targets
+        error = self.predict(V) - self.targets
+        R = self.gradient(error)
         loss = np.sum(R * (error - self.stiffness / 2 * R))
         return float(loss + np.sum(lorentz.row_norms(V)))
 
@@ -121,18 +122,23 @@ def solve_quadratic(
     point = _first_point(lasso, start)
     best = InteriorPoint(start, point.R, lasso.objective(start), lasso.dual_objective(point.R), 0)
     normal = NormalEquations(lasso.activations, lasso.targets.shape[1], lasso.roots)
-    idle = 0
+    lowest, idle = np.inf, 0
     for step in range(1, max_steps + 1):
         moved = _advance(lasso, normal, point)
         if moved is None and normal.change_form():
             moved = _advance(lasso, normal, point)
         if moved is None:
             break
-        point, previous = moved, best.gap
-        best = _better(lasso, best, point, step)
+        point, best = moved, best._replace(steps=step)
+        objective, dual = lasso.objective(point.V), lasso.dual_objective(point.R)
+        if objective < best.objective:
+            best = best._replace(V=point.V, objective=objective)
+        if dual > best.dual_objective:
+            best = best._replace(R=point.R, dual_objective=dual)
         if enough(best.objective, best.dual_objective):
             break
-        idle = 0 if best.gap < LITTLE * previous else idle + 1
+        gap = objective - dual
+        lowest, idle = (gap, 0) if gap < LITTLE * lowest else (lowest, idle + 1)
         if idle > PATIENCE:
             if not normal.change_form():
                 break
@@ -155,20 +161,19 @@ class _Point(NamedTuple):
 def _first_point(lasso: QuadraticLasso, start: Matrix) -> _Point:
     """x = (|v|, v) + mu z^-1 and the gradient at `start`, shrunk until it is strictly feasible.
 
-    mu is the mean complementarity of the gap at `start`, and at most what moves the predictions by
-    the distance sqrt(2 gap) that the optimal ones of the squared loss may have.
+    mu is the mean complementarity that the gap at `start` amounts to, but moves the predictions by
+    no more than `FARTHEST` times sqrt(2 gap), where the optimal ones of the squared loss are.
     """
-    R = lasso.gradient(start)
+    R = lasso.gradient(lasso.predict(start) - lasso.targets)
     if lasso.box is not None:
         middle = (lasso.box[0] + lasso.box[1]) / 2
         R = middle + INTERIOR * (R - middle)
     R = R * (INTERIOR / max(1.0, np.max(lorentz.row_norms(lasso.prices(R)))))
     z, slacks = _slacks(lasso, R)
-    inward = lorentz.inverses(z)
     gap = lasso.objective(start) - lasso.dual_objective(R)
-    pushed = np.linalg.norm(lasso.predict(inward[:, 1:]))
-    mu = gap / (len(start) + slacks.size)
-    mu = min(mu, np.sqrt(2 * gap) / max(pushed, np.finfo(float).tiny))
+    inward = lorentz.inverses(z)
+    pushed = max(float(np.linalg.norm(lasso.predict(inward[:, 1:]))), np.finfo(float).tiny)
+    mu = min(gap / (len(start) + slacks.size), FARTHEST * np.sqrt(2 * gap) / pushed)
     x = np.column_stack([lorentz.row_norms(start), start]) + mu * inward
     return _Point(x, R, mu / slacks)
 
@@ -177,16 +182,6 @@ def _slacks(lasso: QuadraticLasso, R: Matrix) -> tuple[Matrix, Matrix]:
     """z (m, 1 + c) of the cones and limits - signs R of the box: inside while all are positive."""
     prices = lasso.prices(R)
     return np.column_stack([np.ones(len(prices)), prices]), lasso.limits - lasso.signs * R
-
-
-def _better(lasso: QuadraticLasso, best: InteriorPoint, point: _Point, steps: int) -> InteriorPoint:
-    objective, dual = lasso.objective(point.V), lasso.dual_objective(point.R)
-    best = best._replace(steps=steps)
-    if objective < best.objective:
-        best = best._replace(V=point.V, objective=objective)
-    if dual > best.dual_objective:
-        best = best._replace(R=point.R, dual_objective=dual)
-    return best
 
 
 def _without_unused(lasso: QuadraticLasso, best: InteriorPoint, enough: Enough) -> InteriorPoint:

@@ -64,7 +64,7 @@ def largest_step(points: Rows, directions: Rows) -> float:
 
 def row_dots(left: Rows, right: Rows) -> Vector:
     """Inner products of the rows."""
-    return np.einsum("ij,ij->i", left, right)
+    return np.vecdot(left, right)
 
 
 def row_norms(rows: Rows) -> Vector:

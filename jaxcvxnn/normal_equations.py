@@ -19,6 +19,9 @@ Matrix = NDArray[np.float64]
 # (residual, target) -> (dR, dV), or None where rounding has won.
 Solve = Callable[[Matrix, Matrix], tuple[Matrix, Matrix] | None]
 
+# LAPACK itself: for small systems `cho_factor` and `cho_solve` take longer than what they call.
+potrf, potrs = scipy.linalg.get_lapack_funcs(("potrf", "potrs"), dtype=np.float64)
+
 # What may be left of the residual by a solve, relative to it and to the largest terms it is made of.
 LEFT_OVER, LEFT_OVER_ROUNDING = 0.1, 1e-12
 LARGEST_RIDGE = 1e-3
@@ -154,13 +157,13 @@ class NormalEquations:
 
 
 def _cholesky(matrix: Matrix) -> Matrix:
-    """The lower factor; overwrites the symmetric matrix. Its transpose spares LAPACK a copy."""
-    factor = scipy.linalg.cholesky(matrix.T, lower=True, overwrite_a=True, check_finite=False)
-    if not np.all(np.isfinite(np.diag(factor))):
-        raise np.linalg.LinAlgError("The matrix has entries that are not finite.")
+    """The lower factor, in the place of the symmetric matrix; its transpose spares LAPACK a copy."""
+    factor, failed = potrf(matrix.T, lower=1, overwrite_a=1, clean=0)
+    if failed or not np.all(np.isfinite(np.diag(factor))):
+        raise np.linalg.LinAlgError("The matrix is not positive definite.")
     return factor
 
 
 def _solve(factor: Matrix, right: Matrix) -> Matrix:
-    solved = scipy.linalg.cho_solve((factor, True), right.ravel(), check_finite=False)
+    solved, _ = potrs(factor, right.ravel(), lower=1)
     return solved.reshape(right.shape)
