@@ -34,6 +34,10 @@ LOGISTIC_STEPS = 5
 OMEGA_STEPS = 5
 
 
+# (B, k, (lower, upper)): L*(R) = <R, B> + k/2 ||R||^2 on a box; see `group_lasso`.
+QuadraticConjugate = tuple[Matrix, float, tuple[Matrix, Matrix]]
+
+
 class AbstractLoss(eqx.Module):
     """A convex function L(Z) = sum_i l(z_i, y_i) of predictions Z (n, c), given targets Y (n, c).
 
@@ -337,6 +341,10 @@ class Hinge(AbstractMarginLoss):
         inside = jnp.all((margins <= 0) & (margins >= -1))
         return jnp.where(inside, jnp.sum(margins), jnp.inf)
 
+    def quadratic_conjugate(self, Y: Matrix) -> QuadraticConjugate:
+        """Off its box the conjugate is infinite."""
+        return Y, 0.0, (np.minimum(-Y, 0), np.maximum(-Y, 0))
+
     def _dual_value_below(self, R, Y, scale):
         return bounds.linear_below(R, Y, scale) if _margins_inside(R, Y, scale) else -math.inf
 
@@ -372,6 +380,11 @@ class Huber(AbstractRegressionLoss):
         inside = jnp.all(jnp.abs(R) <= self.delta)
         return jnp.where(inside, jnp.sum(R * Y) + jnp.sum(jnp.square(R)) / 2, jnp.inf)
 
+    def quadratic_conjugate(self, Y: Matrix) -> QuadraticConjugate:
+        """Off its box the conjugate is infinite."""
+        limit = np.full(Y.shape, float(self.delta))
+        return Y, 1.0, (-limit, limit)
+
     def _dual_value_below(self, R, Y, scale):
         inside = bounds.at_most(scale, np.abs(R), float(self.delta))
         return bounds.quadratic_below(R, Y, scale) if inside else -math.inf
@@ -401,6 +414,10 @@ class Absolute(AbstractRegressionLoss):
 
     def conjugate(self, R, Y):
         return jnp.where(jnp.all(jnp.abs(R) <= 1), jnp.sum(R * Y), jnp.inf)
+
+    def quadratic_conjugate(self, Y: Matrix) -> QuadraticConjugate:
+        """Off its box the conjugate is infinite."""
+        return Y, 0.0, (-np.ones(Y.shape), np.ones(Y.shape))
 
     def _dual_value_below(self, R, Y, scale):
         inside = bounds.at_most(scale, np.abs(R), 1.0)

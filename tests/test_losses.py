@@ -624,3 +624,15 @@ def test_losses_by_name():
     for delta in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="delta"):
             Huber(delta)
+
+
+@pytest.mark.parametrize("loss", [Hinge(), Huber(0.7), Absolute()], ids=lambda loss: loss.name)
+def test_quadratic_conjugates_are_the_conjugates(rng, loss):
+    Y = np.sign(rng.standard_normal((6, 2)))
+    linear, curvature, (lower, upper) = loss.quadratic_conjugate(Y)
+    for _ in range(5):
+        R = lower + rng.random(Y.shape) * (upper - lower)
+        value = np.sum(R * linear) + curvature / 2 * np.sum(R**2)
+        np.testing.assert_allclose(loss.conjugate(R, Y), value, rtol=1e-12, atol=1e-12)
+    outside = upper + 1e-6
+    assert np.isinf(loss.conjugate(outside, Y))
