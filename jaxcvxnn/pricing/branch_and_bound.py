@@ -19,7 +19,7 @@ from jaxcone import verified
 from .ascent import distinct, local_maxima, polish, singular_axes
 from .cones import Cones, Examined, Rows, examine, orthants, scaled_rows, split
 from .frontier import Frontier, Shelf
-from .price import Matrix, Price, prices
+from .price import Matrix, Price, finite_matrix, prices
 
 METHOD = "branch and bound"
 PARENTS = 4096  # cones that are split between two looks at the clock
@@ -63,14 +63,10 @@ def price_branch_and_bound(
     **Raises** a `ValueError` for shapes that do not match, entries that are not finite, and limits
     that are not positive numbers.
     """
-    residual, features = _matrix(residual, "residual"), _matrix(features, "features")
-    if len(residual) != len(features):
-        raise ValueError(
-            f"residual and features must have one row per sample each: they have {len(residual)} "
-            f"and {len(features)}."
-        )
+    features = finite_matrix(features, "features", least=0)
+    residual = finite_matrix(residual, "residual", rows=len(features), least=0)
     rank = features.shape[1]
-    given = np.zeros((0, rank)) if neurons is None else _matrix(neurons, "neurons")
+    given = np.zeros((0, rank)) if neurons is None else finite_matrix(neurons, "neurons", least=0)
     if given.shape[1] != rank:
         raise ValueError(f"neurons must have shape (k, {rank}); their shape is {given.shape}.")
     _require(target is None or target > 0, "target", "a positive number or None", target)
@@ -89,7 +85,7 @@ def price_branch_and_bound(
         search.ascend(given, starts, seed)
         search.run(max_boxes, deadline)
     except KeyboardInterrupt:
-        pass
+        return search.price(interrupted=True)
     return search.price()
 
 
@@ -178,7 +174,7 @@ class _Search:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def price(self) -> Price:
+    def price(self, *, interrupted: bool = False) -> Price:
         """The interval so far, and the local maxima near all points that were kept."""
         points, _ = distinct(
             self.rows.residual, self.rows.features, self.points, self.distance, self.count
@@ -191,7 +187,7 @@ class _Search:
             lower, upper = np.ldexp([self.lower, self.upper], self.rows.exponent)
         # Exact unless it leaves the range of float64, and then off by less than one float.
         lower, upper = max(0.0, verified.below(float(lower))), verified.above(float(upper))
-        return Price(lower, upper, neurons, METHOD, self.cells)
+        return Price(lower, upper, neurons, METHOD, self.cells, interrupted)
 
     def _batch(self, width: int) -> int:
         return max(16, BATCH // (self.rank * max(width, 4)))
@@ -254,18 +250,6 @@ def _bound_everywhere(rows: Rows) -> float:
     """relu(t) = (t + |t|) / 2, so the price is at most (|R'F| + sum_i |R_i||f_i|) / 2."""
     linear = float(np.linalg.norm(rows.residual.T @ rows.features))
     return (linear + rows.lipschitz) / 2 * (1 + 1e-9) + rows.lipschitz * rows.rounding
-
-
-def _matrix(values: Any, name: str) -> Matrix:
-    try:
-        array = np.asarray(values, np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be an array of real numbers: {error}") from None
-    if array.ndim != 2 or 0 in array.shape[1:]:
-        raise ValueError(f"{name} must be a matrix; its shape is {array.shape}.")
-    if not np.all(np.isfinite(array)):
-        raise ValueError(f"{name} must be finite; it holds NaN or infinite entries.")
-    return array
 
 
 def _require(good: bool, name: str, what: str, value: Any) -> None:

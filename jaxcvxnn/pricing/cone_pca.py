@@ -24,14 +24,13 @@ from jaxcone import verified
 from .enumeration import on_plane, plane_bases, top_vectors
 from .planar import (
     UNDERFLOW,
-    finite_matrix,
     linear_maps,
     linear_maps_error,
     scaled_rows,
     scaled_weights,
     unit_vectors,
 )
-from .price import Matrix
+from .price import Matrix, finite_matrix
 
 # Constraints may be violated by this, relative to |x_i|, at a returned direction.
 FEASIBILITY = 1e-12

@@ -20,7 +20,6 @@ from .planar import (
     Circle,
     arrange_circle,
     best_first,
-    finite_matrix,
     linear_maps,
     linear_maps_error,
     price_planar,
@@ -29,7 +28,7 @@ from .planar import (
     scaled_weights,
     unit_vectors,
 )
-from .price import Matrix, Price
+from .price import Matrix, Price, finite_matrix
 
 # Rows whose directions differ by less count as parallel; the bound pays for the difference.
 PARALLEL = 1e-12

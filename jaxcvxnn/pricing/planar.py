@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxcone import verified
 
-from .price import Matrix, Price, prices
+from .price import Matrix, Price, finite_matrix, prices
 
 # The maximum of an arc whose top singular vector is this near, in radians, is taken to be the top
 # singular value: that costs the square of it, and pays for every rounding in the angles.
@@ -250,15 +250,3 @@ def scaled_price(
         below = float(np.ldexp(lower, exponent))
     upper = above if upper > 0 else 0.0
     return Price(min(below, upper), upper, neurons, method, cells)
-
-
-def finite_matrix(values: Any, name: str, *, rows: int | None = None) -> Matrix:
-    """`values` as a float64 matrix, checked."""
-    array = np.asarray(values, np.float64)
-    if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(f"{name} must be a matrix that is not empty; its shape is {array.shape}.")
-    if rows is not None and len(array) != rows:
-        raise ValueError(f"{name} must have {rows} rows, one per sample; it has {len(array)}.")
-    if not np.all(np.isfinite(array)):
-        raise ValueError(f"{name} must be finite; it holds NaN or infinite entries.")
-    return array
