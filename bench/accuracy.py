@@ -71,7 +71,11 @@ def peer(solver: str, name: str, problem: jaxcvxnn.TrainingProblem) -> Row:
     features = scales[:, None] * data.directions
     relaxed = oracles.lifted_form(features, data.targets, float(data.weight_decay))
     begun = time.perf_counter()
-    value = relaxed.solve(solver)
+    try:
+        value = relaxed.solve(solver)
+    except cp.SolverError:
+        seconds, none = time.perf_counter() - begun, float("nan")
+        return Row(f"CVXPY + {solver}", name, "failed", seconds, none, none)
     seconds = time.perf_counter() - begun
     residual, multipliers = relaxed.dual_pair()
     stretch = np.concatenate([scales, scales])
@@ -97,12 +101,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--peer-trials", type=int, default=3)
-    parser.add_argument("--skip-large", action="store_true")
+    parser.add_argument(
+        "--problems",
+        nargs="+",
+        choices=("random", "spiral", "iris"),
+        default=("random", "spiral", "iris"),
+    )
     parser.add_argument("--skip-moreau", action="store_true")
     options = parser.parse_args()
     trials = np.load(options.data / "random_trials_00_49.npz")
     peers = [cp.CLARABEL] + ([] if options.skip_moreau else ["MOREAU"])
-    for weight_decay in (0.1, 0.01):
+    for weight_decay in (0.1, 0.01) if "random" in options.problems else ():
         named = [
             (f"random {k} {weight_decay}", jaxcvxnn.TrainingProblem(X, Y, weight_decay))
             for k, (X, Y) in enumerate(zip(trials["X"], trials["Y"], strict=True))
@@ -116,14 +125,12 @@ def main() -> None:
         )
         for solver in peers:
             show([peer(solver, *one) for one in named[: options.peer_trials]])
-    if options.skip_large:
-        return
     spiral, iris = (np.load(options.data / f"{name}.npz") for name in ("spiral", "iris"))
     for name, X, Y in (
         ("spiral", spiral["X"], spiral["Y"]),
         ("iris", iris["X_train"], iris["Y_train"]),
     ):
-        for weight_decay in (0.1, 0.01):
+        for weight_decay in (0.1, 0.01) if name in options.problems else ():
             one = f"{name} {weight_decay}", jaxcvxnn.TrainingProblem(X, Y, weight_decay)
             show(ours([one]))
             for solver in peers:

@@ -6,7 +6,26 @@ from .certificate import (
     certify_dual as certify_dual,
     certify_reduced as certify_reduced,
 )
+from .certify import NetworkCertificate as NetworkCertificate, certify as certify
 from .choice import choose_solver as choose_solver
+from .columns import (
+    ColumnGeneration as ColumnGeneration,
+    PricedCertificate as PricedCertificate,
+    generate_columns as generate_columns,
+)
+from .group_lasso import (
+    GroupLassoSolution as GroupLassoSolution,
+    solve_group_lasso as solve_group_lasso,
+)
+from .losses import (
+    Absolute as Absolute,
+    AbstractLoss as AbstractLoss,
+    Hinge as Hinge,
+    Huber as Huber,
+    Logistic as Logistic,
+    SoftmaxCrossEntropy as SoftmaxCrossEntropy,
+    Squared as Squared,
+)
 from .networks import TwoLayerReLU as TwoLayerReLU
 from .path import (
     PathPoint as PathPoint,
@@ -19,6 +38,8 @@ from .polish import (
     polish as polish,
     prune as prune,
 )
+from .pricing.price import Price as Price
+from .pricing.pricer import best_neuron as best_neuron
 from .problem import TrainingProblem as TrainingProblem
 from .programs.lifted import LiftedData as LiftedData, LiftedProgram as LiftedProgram
 from .reduction import (

@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 
 from jaxcone import verified
 
+from .dual_bound import dual_bound
 from .dual_repair import clean_multipliers, repair_dual
+from .losses import Squared
 from .problem import TrainingProblem
 from .reduction import Reduction, reduce
 
@@ -159,64 +161,28 @@ def _constraint_holds(reduction: Reduction, residual: Matrix, multipliers: Matri
 def _reader(reduction: Reduction, residual: Matrix) -> tuple[Matrix, Matrix]:
     """C (q, outputs) with sum_i R_i relu(x_i'u) = C'(relu(P w), w) for w = basis'u, and its error.
 
-    Holds exactly for the samples' approximations by class, sign and length; `_approximation` bounds
-    what those neglect.
+    Holds exactly for the samples' approximations by class, sign and length; `neglected_price`
+    bounds what those leave out.
     """
-    data = reduction.data
+    data, directions = reduction.data, reduction.directions
     select = np.zeros((data.rows.shape[1], len(residual)))
-    alive = np.flatnonzero(reduction.classes >= 0)
+    alive = np.flatnonzero(directions.classes >= 0)
     # relu(-p'w) = relu(p'w) - p'w: antiparallel samples read omega = alpha - p'w.
-    rows = reduction.classes[alive] + np.where(reduction.signs[alive] > 0, 0, data.pairs)
-    select[:, alive] = (reduction.lengths[alive, None] * data.rows[rows]).T
+    rows = directions.classes[alive] + np.where(directions.signs[alive] > 0, 0, data.pairs)
+    select[:, alive] = (directions.lengths[alive, None] * data.rows[rows]).T
     error = verified.product_error(select, residual)
     error += 2 * verified.UNIT * (np.abs(select) @ np.abs(residual)) * verified.INFLATION
     return select @ residual, error
 
 
-def _approximation(reduction: Reduction, residual: Matrix) -> float:
-    """A bound on what the reduction changes in ||sum_i R_i relu(x_i'u)|| for |u| <= 1.
-
-    relu is 1-Lipschitz, so each sample contributes at most |R_i| |x_i - s_i p_k basis'|.
-    """
-    features = np.asarray(reduction.problem.features, np.float64)
-    alive = reduction.classes >= 0
-    scaled = np.zeros((len(features), reduction.data.rank))
-    scaled[alive] = (reduction.lengths * reduction.signs)[alive, None]
-    scaled[alive] *= reduction.data.directions[reduction.classes[alive]]
-    if np.array_equal(reduction.basis, np.eye(len(reduction.basis))):
-        rebuilt, operations = scaled, 2
-        size = np.abs(rebuilt) + np.abs(features)
-    else:
-        rebuilt, operations = scaled @ reduction.basis.T, scaled.shape[1] + 4
-        size = np.abs(scaled) @ np.abs(reduction.basis.T) + np.abs(features)
-    rounding = 2 * verified.gamma(operations) * size
-    distances = verified.vector_norm_bound(np.abs(features - rebuilt) + rounding)
-    return float(np.sum(verified.vector_norm_bound(residual) * distances)) * verified.INFLATION
-
-
-def _basis_norm(basis: Matrix) -> float:
-    """An upper bound on the 2-norm of the reduction's basis, whose columns are nearly orthonormal."""
-    gram = basis.T @ basis
-    distance = np.abs(gram - np.eye(len(gram))) + verified.product_error(basis.T, basis)
-    return float(np.sqrt(1 + verified.norm_bound(distance + 2 * verified.UNIT))) * (1 + 1e-15)
-
-
 def _bound(reduction: Reduction, residual: Matrix) -> tuple[float, float]:
-    """(lower bound, scale t) of -t <R, Y> - t^2/2 ||R||^2, rounded down; t makes t R feasible."""
+    """(lower bound, scale t) of a pair whose constraint holds in reduced coordinates."""
     weight_decay = float(reduction.problem.weight_decay)
+    features = np.asarray(reduction.problem.features, np.float64)
     targets = np.asarray(reduction.problem.Y, np.float64)
-    price = weight_decay * _basis_norm(reduction.basis) + _approximation(reduction, residual)
-    scale = min(1.0, weight_decay / (price * (1 + 1e-15)) * (1 - 1e-15))
-    _, inner = verified.dot_interval(residual, targets)
-    gain = -inner  # a float below or equal to -<R, Y>
-    _, square = verified.dot_interval(residual, residual)
-    if gain <= 0 or square <= 0:
-        return 0.0, 0.0
-    scale = min(scale, gain / square)
-    first = verified.below(scale * gain)
-    second = verified.above(verified.above(scale * scale) * square) / 2
-    bound = verified.below(first - second)
-    return (bound, scale) if bound > 0 else (0.0, 0.0)
+    price = weight_decay * reduction.directions.basis_norm()
+    price += reduction.directions.neglected_price(features, residual)
+    return dual_bound(Squared(), residual, targets, weight_decay, verified.above(price))
 
 
 def _interior_multipliers(reduction: Reduction) -> Matrix:

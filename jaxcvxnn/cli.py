@@ -91,6 +91,13 @@ def _parser() -> argparse.ArgumentParser:
         "--weight-decay", type=_positive, default=0.1, metavar="NUMBER", help="default 0.1"
     )
     train.add_argument(
+        "--program",
+        choices=("auto", "columns", "lifted"),
+        default="auto",
+        help="columns: neuron by neuron to the global optimum, for data of low rank; lifted: the "
+        "semidefinite relaxation; auto: columns up to rank 6 (default)",
+    )
+    train.add_argument(
         "--out", metavar="MODEL.npz", help="write the network there, for predict and load_network"
     )
     train.add_argument(
@@ -140,6 +147,38 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--out", metavar="PREDICTIONS.csv", help="default: standard output")
     _add_file_options(predict)
     predict.set_defaults(run=_predict)
+
+    certify = commands.add_parser(
+        "certify",
+        help="prove how good a saved network is",
+        description="Print the training loss of a network on a CSV file and a lower bound that no "
+        "network of any width can beat. The network may come from anywhere: an .npz file "
+        "with the arrays U (features, neurons), V (neurons, outputs) and perhaps b (neurons).",
+    )
+    certify.add_argument("model", metavar="MODEL.npz")
+    certify.add_argument("data", metavar="DATA.csv", help="the data it was trained on")
+    certify.add_argument(
+        "--target", metavar="COLUMN", help="as for train (default: what the model's file says)"
+    )
+    certify.add_argument("--drop", metavar="COLUMNS", help="as for train")
+    certify.add_argument(
+        "--weight-decay",
+        type=_positive,
+        metavar="NUMBER",
+        help="that it was trained with (default: what the model's file says)",
+    )
+    certify.add_argument(
+        "--loss",
+        choices=("squared", "logistic", "softmax", "hinge", "huber", "absolute"),
+        default="squared",
+        help="summed over the rows (default squared: half of the sum of squares)",
+    )
+    certify.add_argument("--task", choices=("auto", "classification", "regression"), default="auto")
+    certify.add_argument(
+        "--time-limit", type=_positive, default=60.0, metavar="SECONDS", help="default 60"
+    )
+    _add_file_options(certify)
+    certify.set_defaults(run=_certify)
 
     demo = commands.add_parser(
         "demo",
@@ -211,7 +250,7 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
         "--solver",
         choices=("auto", "interior_point", "splitting"),
         default="auto",
-        help="auto: interior point where its matrices are small enough (default)",
+        help="of the relaxation; auto: interior point where its matrices are small enough (default)",
     )
     parser.add_argument(
         "--time-limit", type=_positive, metavar="SECONDS", help="stop then with the best so far"
@@ -257,6 +296,7 @@ def _train(arguments: argparse.Namespace) -> int:
                 X,
                 Y,
                 arguments.weight_decay,
+                program=arguments.program,
                 solver=arguments.solver,
                 bias=arguments.bias,
                 width=arguments.width,
@@ -548,6 +588,69 @@ def _write_predictions(
         writer.writerow([targets[0], *(f"output {name}" for name in classes)])
         best = outputs.argmax(axis=1)
         writer.writerows([classes[k], *row] for k, row in zip(best, outputs.tolist(), strict=True))
+
+
+def _certify(arguments: argparse.Namespace) -> int:
+    from .certify import certify
+    from .storage import load_network
+
+    started = time.perf_counter()
+    with _user_input():
+        network, about = load_network(arguments.model, plain=True)
+        arguments.target = arguments.target or ",".join(about.get("target_names", ()))
+        weight_decay = arguments.weight_decay or about.get("weight_decay")
+        for name, value in (("--target", arguments.target), ("--weight-decay", weight_decay)):
+            if not value:
+                raise ValueError(f"{arguments.model} does not say it: give {name}")
+        table = _read_table(arguments)
+        X = _scaled(_like_trained(table, about, arguments.data), about.get("standardize"))
+        result = certify(
+            network,
+            X,
+            _targets(table, about, arguments.loss, arguments.data),
+            weight_decay,
+            loss=arguments.loss,
+            time_limit=arguments.time_limit,
+        )
+    pays = result.price / result.weight_decay
+    _print_facts(
+        [
+            ("training loss", f"{result.upper_bound:.9g}   (of this network)"),
+            (
+                "lower bound",
+                f"{result.lower_bound:.9g}   (no network of any width has a lower loss)",
+            ),
+            ("relative gap", _gap(result.relative_gap)),
+            ("proven by", result.bound_source),
+            ("best new neuron", f"{pays:.6g} times its weight decay (it pays above 1)"),
+            ("neurons", str(network.width)),
+            ("time", f"{time.perf_counter() - started:.1f} s"),
+        ]
+    )
+    return 0
+
+
+def _like_trained(table: "Table", about: dict[str, Any], path: str) -> "np.ndarray":
+    """The features in the order that the network was trained with, where its file tells."""
+    names = about.get("feature_names")
+    if not names or not table.header:
+        return table.X
+    missing = [name for name in names if name not in table.feature_names]
+    if missing:
+        raise ValueError(f"{path}: has no column {missing[0]!r}, a feature of the network")
+    return table.X[:, [table.feature_names.index(name) for name in names]]
+
+
+def _targets(table: "Table", about: dict[str, Any], loss: str, path: str) -> "np.ndarray":
+    """One output per class, or one label where the loss is one of labels."""
+    known = about.get("classes")
+    if known and list(table.classes or ()) != list(known):
+        raise ValueError(f"{path}: its classes are {table.classes}, the network's {known}")
+    if loss in ("logistic", "hinge") and table.classes is not None:
+        if len(table.classes) != 2:
+            raise ValueError(f"--loss {loss} needs two classes; {path} has {len(table.classes)}")
+        return table.Y.argmax(axis=1)
+    return table.Y
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -38,8 +38,12 @@ class TwoLayerReLU(eqx.Module):
         """The output for one example."""
         return self.predict(x[None, :])[0]
 
-    def predict(self, X: Float[Any, "n d"]) -> Float[Array, "n c"]:
+    def predict(self, X: Float[Any, "n d"]) -> Float[Any, "n c"]:
         """The outputs for a batch."""
+        if all(isinstance(a, np.ndarray) for a in (X, self.U, self.V)):
+            # In their own precision, and without a compilation for every width.
+            hidden = X @ self.U if self.b is None else X @ self.U + self.b
+            return np.maximum(hidden, 0) @ self.V
         hidden = jnp.matmul(X, self.U, precision=jax.lax.Precision.HIGHEST)
         if self.b is not None:
             hidden = hidden + self.b
@@ -61,14 +65,17 @@ class TwoLayerReLU(eqx.Module):
         return self.V.shape[1]
 
     @property
-    def first_layer(self) -> Float[Array, "features m"]:
+    def first_layer(self) -> Float[Any, "features m"]:
         """U, with the bias as its last row where there is one: the weights of `problem.features`."""
-        return self.U if self.b is None else jnp.concatenate([self.U, self.b[None, :]])
+        if self.b is None:
+            return self.U
+        library = np if isinstance(self.U, np.ndarray) else jnp
+        return library.concatenate([self.U, self.b[None, :]])
 
     @property
     def squared_norm(self) -> Float[Array, ""]:
         """sum_j |u_j|^2 + b_j^2 + |v_j|^2, what weight decay penalises."""
-        return jnp.sum(self.first_layer**2) + jnp.sum(self.V**2)
+        return (self.first_layer**2).sum() + (self.V**2).sum()
 
 
 def from_first_layer(weights: Any, V: Any, *, bias: bool) -> TwoLayerReLU:

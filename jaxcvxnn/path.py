@@ -21,21 +21,19 @@ from jaxcone import AbstractSolver, verified
 
 from .certificate import Certificate
 from .choice import named_solver
+from .clock import Clock, Progress
 from .insertion import refit_network
 from .networks import TwoLayerReLU
 from .polish import merge, prune
-from .problem import TrainingProblem
+from .problem import TrainingProblem, in_float64
 from .programs.lifted import lifted_program
 from .reduction import reduce
 from .train import (
     SOLVE_SHARE,
     Candidate,
-    Clock,
-    Progress,
     Run,
     candidates,
     check_limits,
-    in_float64,
 )
 
 # Of a polished network's objective, the part that fewer neurons may cost, and the angles (1 - cosine)
@@ -373,7 +371,9 @@ class _Path:
     def _exchange(self) -> None:
         """Give each run the network that is best at its weight decay."""
         networks = [prune(run.network) for run in self.runs]
-        losses = np.array([float(self.runs[0].exact.loss(network)) for network in networks])
+        losses = np.array(
+            [float(self.runs[0].exact.training_loss(network)) for network in networks]
+        )
         squares = np.array([float(network.squared_norm) for network in networks])
         for weight_decay, run in zip(self.weight_decays, self.runs, strict=True):
             run.network = networks[int(np.argmin(losses + weight_decay / 2 * squares))]

@@ -11,6 +11,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from .losses import AbstractLoss, AbstractRegressionLoss, loss_named
+
 if TYPE_CHECKING:
     from .networks import TwoLayerReLU
 
@@ -18,16 +20,18 @@ if TYPE_CHECKING:
 class TrainingProblem(eqx.Module):
     """Train a two-layer ReLU network of any width on (X, Y) with weight decay.
 
-        p* = min over m, u_j, v_j of  1/2 ||f(X) - Y||_F^2 + weight_decay/2 sum_j (|u_j|^2 + |v_j|^2)
+        p* = min over m, u_j, v_j of  L(f(X), Y) + weight_decay/2 sum_j (|u_j|^2 + |v_j|^2)
 
-    with f(x) = sum_j relu(x'u_j) v_j: Prakhya et al. (2025), eq. (NN-Train), with the 1/2 before the
-    loss that their tables use.
+    with f(x) = sum_j relu(x'u_j) v_j and, unless another loss is given, L = 1/2 ||f(X) - Y||_F^2:
+    Prakhya et al. (2025), eq. (NN-Train), with the 1/2 before the loss that their tables use.
 
     **Arguments:**
 
     - `X`: samples, shape `(n, d)`.
-    - `Y`: targets, shape `(n, c)`, or `(n,)` for one output.
+    - `Y`: targets, shape `(n, c)`, or `(n,)` for one output; labels as the loss takes them.
     - `weight_decay`: positive number.
+    - `loss`: "squared" (the default), "logistic", "softmax", "hinge", "huber", "absolute", or one of
+      these losses' objects (`jaxcvxnn.losses`). It is summed over samples, not averaged.
     - `bias`: whether the first layer has a bias: a column of ones appended to X, whose weights are
       regularised like the others (Prakhya et al., 2025, section 5.2).
 
@@ -43,9 +47,25 @@ class TrainingProblem(eqx.Module):
     Y: Float[Any, "n c"]
     weight_decay: Float[Any, ""]
     bias: bool = eqx.field(static=True)
+    loss: AbstractLoss
 
-    def __init__(self, X: Any, Y: Any, weight_decay: Any = 0.1, *, bias: bool = False):
-        samples, targets = _real_array(X, "X"), _real_array(Y, "Y")
+    def __init__(
+        self,
+        X: Any,
+        Y: Any,
+        weight_decay: Any = 0.1,
+        *,
+        bias: bool = False,
+        loss: AbstractLoss | str = "squared",
+    ):
+        self.loss = loss_named(loss) if isinstance(loss, str) else loss
+        if not isinstance(self.loss, AbstractLoss):
+            raise ValueError(f"loss must be a name or an AbstractLoss; got {loss!r}.")
+        samples = _real_array(X, "X")
+        if isinstance(self.loss, AbstractRegressionLoss) or isinstance(Y, Tracer):
+            targets = _real_array(Y, "Y")
+        else:
+            targets = _real_array(self.loss.encode_targets(Y), "Y").astype(samples.dtype)
         if targets.ndim == 1:
             targets = targets[:, None]
         _require_matrix(samples, "X", "(n, d)")
@@ -69,13 +89,18 @@ class TrainingProblem(eqx.Module):
         library = np if isinstance(self.X, np.ndarray) else jnp
         return library.concatenate([self.X, library.ones_like(self.X[:, :1])], axis=1)
 
-    def loss(self, network: TwoLayerReLU) -> Float[Array, ""]:
-        """1/2 ||f(X) - Y||_F^2."""
-        return jnp.sum((network.predict(self.X) - self.Y) ** 2) / 2
+    def training_loss(self, network: TwoLayerReLU) -> Float[Array, ""]:
+        """L(f(X), Y)."""
+        return self.loss.value(network.predict(self.X), self.Y)
 
     def objective(self, network: TwoLayerReLU) -> Float[Array, ""]:
-        """The objective of `network`: `loss` plus the weight decay's term. An upper bound on p*."""
-        return self.loss(network) + self.weight_decay / 2 * network.squared_norm
+        """`training_loss` plus the weight decay's term: an upper bound on p*."""
+        return self.training_loss(network) + self.weight_decay / 2 * network.squared_norm
+
+
+def in_float64(problem: TrainingProblem) -> TrainingProblem:
+    """The same problem for exact evaluation: every float32 is a float64."""
+    return jax.tree.map(lambda a: np.asarray(a, np.float64), problem)
 
 
 def _real_array(values: Any, name: str) -> Any:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .directions import Directions, find_directions, row_space
 from .problem import TrainingProblem
 from .programs.lifted import LiftedData
 
@@ -20,17 +21,13 @@ from .programs.lifted import LiftedData
 class Reduction(eqx.Module):
     """A training problem in reduced coordinates, with the maps between both.
 
-    Sample i is `lengths[i] * signs[i] * directions[classes[i]] @ basis.T` up to rounding; zero
-    samples have class -1. Targets are Y = `coordinates @ output_basis.T`. All arrays are NumPy's.
+    Targets are Y = `coordinates @ output_basis.T`. All arrays are NumPy's.
     """
 
     problem: TrainingProblem
     data: LiftedData
-    basis: Float[np.ndarray, "features r"]
+    directions: Directions
     output_basis: Float[np.ndarray, "outputs c"]
-    classes: Int[np.ndarray, " n"]
-    signs: Float[np.ndarray, " n"]
-    lengths: Float[np.ndarray, " n"]
     loss_rows: Int[np.ndarray, " n"]  # the row of `data.readout` that sample i went to; -1 if none
 
     def at(self, weight_decay: float) -> "Reduction":
@@ -48,16 +45,16 @@ class Reduction(eqx.Module):
         beta), the features' u, the outputs' v.
         """
         data = self.data
-        rows, alive = np.asarray(data.rows), np.flatnonzero(self.classes >= 0)
-        kind, scale = self.classes[alive], self.lengths[alive, None]
-        plus = np.where(self.signs[alive] > 0, 0, data.pairs)
-        alpha = np.zeros((len(self.classes), rows.shape[1]))
+        rows, alive = np.asarray(data.rows), np.flatnonzero(self.directions.classes >= 0)
+        kind, scale = self.directions.classes[alive], self.directions.lengths[alive, None]
+        plus = np.where(self.directions.signs[alive] > 0, 0, data.pairs)
+        alpha = np.zeros((len(self.directions.classes), rows.shape[1]))
         omega = np.zeros_like(alpha)
         alpha[alive] = scale * rows[kind + plus]
         omega[alive] = scale * rows[kind + data.pairs - plus]
         size, width = data.rows.shape[1], data.targets.shape[1]
-        z_part = np.vstack([alpha, omega, np.zeros((len(self.basis), size))])
-        z_part[2 * len(alpha) :, data.pairs :] = self.basis
+        z_part = np.vstack([alpha, omega, np.zeros((len(self.directions.basis), size))])
+        z_part[2 * len(alpha) :, data.pairs :] = self.directions.basis
         v_part = np.zeros((len(z_part) + len(self.output_basis), width))
         v_part[len(z_part) :] = self.output_basis
         z_full = np.vstack([z_part, np.zeros((len(self.output_basis), size))])
@@ -78,10 +75,10 @@ class Reduction(eqx.Module):
         coordinates = np.asarray(self.problem.Y, np.float64) @ self.output_basis
         rowscale = np.zeros(len(targets))
         alive = self.loss_rows >= 0
-        np.add.at(rowscale, self.loss_rows[alive], self.lengths[alive] ** 2)
+        np.add.at(rowscale, self.loss_rows[alive], self.directions.lengths[alive] ** 2)
         per_length = (residual + targets) / np.sqrt(rowscale)[:, None]
         predicted = np.zeros_like(coordinates)
-        predicted[alive] = self.lengths[alive, None] * per_length[self.loss_rows[alive]]
+        predicted[alive] = self.directions.lengths[alive, None] * per_length[self.loss_rows[alive]]
         return (predicted - coordinates) @ self.output_basis.T
 
     def reduce_residual(self, residual: Any) -> Float[np.ndarray, "l c"]:
@@ -90,20 +87,22 @@ class Reduction(eqx.Module):
         merged = np.zeros((self.data.targets.shape[0], coordinates.shape[1]))
         squares = np.zeros(len(merged))
         alive = self.loss_rows >= 0
-        weighted = self.lengths[alive, None] * coordinates[alive]
+        weighted = self.directions.lengths[alive, None] * coordinates[alive]
         np.add.at(merged, self.loss_rows[alive], weighted)
-        np.add.at(squares, self.loss_rows[alive], self.lengths[alive] ** 2)
+        np.add.at(squares, self.loss_rows[alive], self.directions.lengths[alive] ** 2)
         return merged / np.sqrt(squares)[:, None]
 
     def reduce_multipliers(self, multipliers: Any) -> Float[np.ndarray, "m m"]:
         """Z'NZ for multipliers N (2n, 2n) on the samples' (alpha, omega), Z >= 0 the read-out."""
-        count, pairs = len(self.classes), self.data.pairs
+        count, pairs = len(self.directions.classes), self.data.pairs
         select = np.zeros((2 * count, self.data.rows.shape[0]))
-        index = np.flatnonzero(self.classes >= 0)
-        plus = self.classes[index] + np.where(self.signs[index] > 0, 0, pairs)
-        minus = self.classes[index] + np.where(self.signs[index] > 0, pairs, 0)
-        select[index, plus] = self.lengths[index]
-        select[count + index, minus] = self.lengths[index]
+        index = np.flatnonzero(self.directions.classes >= 0)
+        plus = self.directions.classes[index] + np.where(self.directions.signs[index] > 0, 0, pairs)
+        minus = self.directions.classes[index] + np.where(
+            self.directions.signs[index] > 0, pairs, 0
+        )
+        select[index, plus] = self.directions.lengths[index]
+        select[count + index, minus] = self.directions.lengths[index]
         return select.T @ np.asarray(multipliers, np.float64) @ select
 
 
@@ -146,21 +145,13 @@ def reduce(problem: TrainingProblem, *, tolerance: float = 1e-9) -> Reduction:
                 "`reduce` needs concrete data: use `lifted_data` inside jit."
             ) from None
         raise
-    basis = _row_space(features, tolerance)
-    output_basis = _row_space(targets, tolerance)
-    coordinates = features @ basis
-    lengths = np.linalg.norm(coordinates, axis=1)
-    alive = lengths > tolerance * max(float(lengths.max(initial=0.0)), np.finfo(float).tiny)
-    unit = coordinates / np.where(alive, lengths, 1)[:, None]
-    classes, signs = _parallel_classes(unit, alive, tolerance)
-    directions = unit[[int(np.argmax(classes == k)) for k in range(classes.max(initial=-1) + 1)]]
-    readout, merged, constant, loss_rows = _merge_losses(
-        classes, signs, lengths, directions, targets @ output_basis
-    )
+    directions = find_directions(features, tolerance=tolerance)
+    output_basis = row_space(targets, tolerance)
+    readout, merged, constant, loss_rows = _merge_losses(directions, targets @ output_basis)
     dropped = targets - (targets @ output_basis) @ output_basis.T
-    pairs = len(directions)
+    pairs = len(directions.units)
     data = LiftedData(
-        rows=_activation_rows(np, directions),
+        rows=_activation_rows(np, directions.units),
         readout=readout,
         targets=merged,
         weight_decay=np.asarray(weight_decay),
@@ -170,11 +161,8 @@ def reduce(problem: TrainingProblem, *, tolerance: float = 1e-9) -> Reduction:
     return Reduction(
         problem=problem,
         data=data,
-        basis=basis,
+        directions=directions,
         output_basis=output_basis,
-        classes=classes,
-        signs=signs,
-        lengths=lengths,
         loss_rows=loss_rows,
     )
 
@@ -187,49 +175,16 @@ def _activation_rows(library: Any, directions: Any) -> Array:
     return library.block([[eye, zero], [eye, -directions]])
 
 
-def _row_space(matrix: np.ndarray, tolerance: float) -> np.ndarray:
-    """Orthonormal columns that span the rows of `matrix`; at least one column.
-
-    A matrix of full column rank keeps its own coordinates, so that nothing is rounded needlessly.
-    """
-    _, values, right = np.linalg.svd(matrix, full_matrices=False)
-    rank = int(np.sum(values > tolerance * values[0])) if values[0] > 0 else 1
-    return np.eye(matrix.shape[1]) if rank == matrix.shape[1] else right[:rank].T
-
-
-def _parallel_classes(
-    unit: np.ndarray, alive: np.ndarray, tolerance: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """(class, sign) per sample: samples of one class are parallel (+1) or antiparallel (-1)."""
-    classes = np.full(len(unit), -1)
-    signs = np.ones(len(unit))
-    members: list[int] = []
-    for i in np.flatnonzero(alive):
-        known = unit[members]
-        same = np.linalg.norm(known - unit[i], axis=1) <= tolerance
-        opposite = np.linalg.norm(known + unit[i], axis=1) <= tolerance
-        if np.any(same | opposite):
-            classes[i] = int(np.argmax(same | opposite))
-            signs[i] = 1.0 if same[classes[i]] else -1.0
-        else:
-            classes[i] = len(members)
-            members.append(int(i))
-    return classes, signs
-
-
 def _merge_losses(
-    classes: np.ndarray,
-    signs: np.ndarray,
-    lengths: np.ndarray,
-    directions: np.ndarray,
-    targets: np.ndarray,
+    directions: Directions, targets: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
     """Read-out, merged targets, constant, and the loss row of each sample.
 
     Samples with one activation, up to their length s_i, merge exactly: sum_i |s_i f - y_i|^2 =
     |s f - y|^2 + sum_i |y_i|^2 - |y|^2 with s^2 = sum s_i^2 and y = sum s_i y_i / s.
     """
-    pairs, rank = directions.shape
+    classes, signs, lengths = directions.classes, directions.signs, directions.lengths
+    pairs, rank = directions.units.shape
     kinds = sorted({(int(k), -s) for k, s in zip(classes, signs, strict=True) if k >= 0})
     readout = np.zeros((len(kinds), pairs + rank))
     merged = np.zeros((len(kinds), targets.shape[1]))
@@ -241,7 +196,7 @@ def _merge_losses(
         loss_rows[inside] = row
         readout[row, kind] = scale
         if minus_sign > 0:
-            readout[row, pairs:] = -scale * directions[kind]
+            readout[row, pairs:] = -scale * directions.units[kind]
         merged[row] = lengths[inside] @ targets[inside] / scale
         constant += float(np.sum(targets[inside] ** 2) - np.sum(merged[row] ** 2)) / 2
     return readout, merged, constant, loss_rows

@@ -66,9 +66,14 @@ def save_network(
     return path
 
 
-def load_network(path: str | os.PathLike) -> tuple[TwoLayerReLU, dict[str, Any]]:
+def load_network(
+    path: str | os.PathLike, *, plain: bool = False
+) -> tuple[TwoLayerReLU, dict[str, Any]]:
     """Read `(network, metadata)` back, bit for bit: a float64 network stays float64 also where
     JAX's 64-bit mode is off (computing with it then follows JAX's rule and happens in float32).
+
+    With `plain`, files are also read that other programs wrote with nothing but the arrays U (d, m),
+    V (m, c) and perhaps b (m,); their metadata are empty.
 
     Raises `ValueError` for a file of another kind, a damaged file and a newer format version,
     `OSError` for a file that cannot be read.
@@ -83,6 +88,8 @@ def load_network(path: str | os.PathLike) -> tuple[TwoLayerReLU, dict[str, Any]]
         raise
     except (ValueError, EOFError, KeyError, AttributeError, TypeError, *_BROKEN_ZIP) as error:
         raise ValueError(f"{wrong}: {error}") from None
+    if "format" not in stored and {"U", "V"} <= set(stored) and plain:
+        return _network(path, stored, {})
     if str(stored.get("format")) != FORMAT:
         raise ValueError(f"{wrong}: it has no format entry {FORMAT!r}")
     try:
@@ -92,13 +99,16 @@ def load_network(path: str | os.PathLike) -> tuple[TwoLayerReLU, dict[str, Any]]
                 f"{path} has format version {version}, this jaxcvxnn reads up to {FORMAT_VERSION}: "
                 "install a newer jaxcvxnn"
             )
-        U, V, b = stored["U"], stored["V"], stored.get("b")
         metadata = json.loads(str(stored["metadata"]))
+        return _network(path, stored, metadata)
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
+
+
+def _network(path: Path, stored: Mapping[str, Any], metadata: dict[str, Any]) -> Any:
     try:
         # As NumPy arrays: JAX would round float64 to float32 where its 64-bit mode is off.
-        return TwoLayerReLU(U, V, b), metadata
+        return TwoLayerReLU(stored["U"], stored["V"], stored.get("b")), metadata
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
 

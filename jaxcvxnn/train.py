@@ -1,10 +1,8 @@
 """`train`: data in, network and both bounds out. Wires the steps together; holds no mathematics."""
 
-import contextlib
 import dataclasses
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +16,18 @@ from jaxcone import AbstractSolver, Solution, Splitting, Status, advance
 from .certificate import Certificate, certify_reduced
 from .checkpoint import load_solution, save_solution
 from .choice import describe_cost, method_name, named_solver
+from .clock import Clock, Progress
+from .columns import LARGEST_RANK, PricedCertificate, generate_columns, narrow
+from .directions import find_directions
 from .insertion import grow, pad
+from .losses import AbstractLoss, Squared
 from .networks import TwoLayerReLU
 from .polish import polish as polish_network, prune
-from .problem import TrainingProblem
+from .problem import TrainingProblem, in_float64
 from .programs.lifted import LiftedProgram, lifted_program
 from .reduction import Reduction, reduce
 from .relaxation import LiftedSolution, read_out
 from .rounding import round_moments
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """What `train` reports: `step` of `total` within a stage, and the bounds known so far.
-
-    The stages are "solve", "round", "polish" and "certify", in this order. `note` says beforehand what
-    a large piece of work will need.
-    """
-
-    stage: str
-    step: int
-    total: int
-    lower_bound: float
-    upper_bound: float
-    note: str = ""
 
 
 class TrainingResult(eqx.Module):
@@ -61,7 +47,7 @@ class TrainingResult(eqx.Module):
     program: str
     message: str
     problem: TrainingProblem
-    certificate: Certificate
+    certificate: Certificate | PricedCertificate
     solution: LiftedSolution | None
     seconds: dict[str, float]
 
@@ -96,6 +82,9 @@ INTERIOR_STEPS = 5
 # Directions from which on an interior-point step takes seconds, and its price is told beforehand.
 LARGE = 50
 DEFAULT_STEPS = 4000
+# Column generation: rounds at most, and seconds where the caller sets no limit.
+MAX_ROUNDS = 300
+AUTO_SECONDS = 60.0
 # A candidate ends when its bound has gained less than STALL, relative, in PATIENCE chunks running,
 # or when after two chunks its bound is below the part BEHIND of the best.
 STALL = 1e-3
@@ -115,8 +104,10 @@ def train(
     weight_decay: Any = 0.1,
     *,
     program: str = "auto",
+    loss: AbstractLoss | str = "squared",
     solver: AbstractSolver | str | None = None,
     bias: bool = False,
+    tolerance: float | None = None,
     width: int = 300,
     polish: bool = True,
     seed: int = 0,
@@ -126,41 +117,113 @@ def train(
 ) -> TrainingResult:
     """Train a two-layer ReLU network by convex optimisation, with bounds on the global optimum.
 
-    Solves the semidefinite relaxation of training (Prakhya et al., 2025, SDP-NN, reduced), rounds
-    its solution to a network, improves that network on the true objective (new neurons where they
-    pay, L-BFGS, Adam), and certifies a lower bound that no network can beat.
+    Where the data have low rank, by column generation to the global optimum: neurons are added as
+    long as one is found that pays, and pricing proves that no other does. Otherwise the semidefinite
+    relaxation of training (Prakhya et al., 2025, SDP-NN, reduced) is solved and rounded to a network,
+    which is improved on the true objective (new neurons where they pay, L-BFGS, Adam). Both ways
+    certify a lower bound that no network can beat.
 
     **Arguments:**
 
     - `X` (n, d), `Y` (n, c) or (n,), `weight_decay`, `bias`: see `TrainingProblem`. The solve runs
       in the precision of the data; the network and both bounds are in float64.
-    - `program`: "auto" or "lifted", which for now mean the same.
-    - `solver`: "auto" (as None: see `choose_solver`), "interior_point", "splitting" (whose penalty is
-      chosen by trial), or settings, `jaxcone.InteriorPoint(...)` or `jaxcone.Splitting(...)`.
+    - `program`: "columns" (column generation), "lifted" (the relaxation; the squared loss only), or
+      "auto": columns where the rank of the data is at most 6 (with a time limit of a minute from rank
+      3 on, if none is given), lifted otherwise and where arguments below ask for it.
+    - `loss`: see `TrainingProblem`.
+    - `solver` of (lifted): "auto" (as None: see `choose_solver`), "interior_point", "splitting" (whose
+      penalty is chosen by trial), or settings, `jaxcone.InteriorPoint(...)` or
+      `jaxcone.Splitting(...)`.
+    - `tolerance` of column generation: the relative gap at which it ends, by default 1e-8 up to rank 2
+      and 1e-5 above. (lifted) ends with its solver.
     - `width`: neurons at most.
-    - `polish`: whether to improve the rounded network.
-    - `seed`: for the random starts of the search for neurons that the polish adds.
+    - `polish`: whether to improve the network that (lifted) rounds to.
+    - `seed`: for the random starts of searches for neurons.
     - `progress`: called with a `Progress` after each chunk of work. The total of a stage is what is
       left at most; it falls when the solve drops a candidate.
     - `time_limit`: seconds after which the work ends where it is (the solve gets 70 % of them). A
       chunk that has begun, and compilation, are not cut short.
-    - `checkpoint`: a file that the solver's state is written to after each chunk; if it exists, and
-      belongs to the same problem, the solve continues from it.
+    - `checkpoint`: a file that the state of (lifted)'s solver is written to after each chunk; if it
+      exists, and belongs to the same problem, the solve continues from it.
 
     Ctrl-C ends the work in the same way as the time limit: the best result so far is returned.
 
     **Raises** a `ValueError` for bad data (see `TrainingProblem`) or settings.
     """
-    if program not in ("auto", "lifted"):
-        raise ValueError(f'program must be "auto" or "lifted"; got {program!r}.')
+    if program not in ("auto", "columns", "lifted"):
+        raise ValueError(f'program must be "auto", "columns" or "lifted"; got {program!r}.')
     check_limits(width, time_limit)
-    problem = TrainingProblem(X, Y, weight_decay, bias=bias)
+    if tolerance is not None and not 0 < tolerance < math.inf:
+        raise ValueError(f"tolerance must be a positive number or None; got {tolerance!r}.")
+    problem = TrainingProblem(X, Y, weight_decay, bias=bias, loss=loss)
+    if program == "lifted" and not isinstance(problem.loss, Squared):
+        raise ValueError('program "lifted" takes the squared loss only; use program="columns".')
+    for_lifted = solver not in (None, "auto") or checkpoint is not None or not polish
     with jax.enable_x64(True):
+        exact = in_float64(problem)
+        if program == "auto":
+            low = find_directions(exact.features).rank <= LARGEST_RANK and not for_lifted
+            program = "columns" if low or not isinstance(problem.loss, Squared) else "lifted"
+            if program == "columns" and time_limit is None:
+                time_limit = AUTO_SECONDS
         clock = Clock(time_limit)
-        reduction = reduce(in_float64(problem))
-        return Run(problem, reduction, clock, int(width), seed, progress)(
+        if program == "columns":
+            return train_columns(problem, tolerance, clock, int(width), seed, progress)
+        return Run(problem, reduce(exact), clock, int(width), seed, progress)(
             solver, polish=polish, checkpoint=checkpoint
         )
+
+
+def train_columns(
+    problem: TrainingProblem,
+    tolerance: float | None,
+    clock: Clock,
+    width: int,
+    seed: int,
+    progress: Callable[[Progress], None] | None,
+) -> TrainingResult:
+    """`train` by column generation."""
+    exact = in_float64(problem)
+
+    def watch(lower, upper, done):
+        if progress is not None:
+            progress(Progress("columns", done, MAX_ROUNDS, lower, upper))
+
+    with clock.stage("columns"):
+        found = generate_columns(
+            exact,
+            tolerance=tolerance,
+            max_rounds=MAX_ROUNDS,
+            clock=clock,
+            seed=seed,
+            watch=watch,
+        )
+    network, upper = found.network, found.upper_bound
+    if network.width > width:
+        network = narrow(exact, network, width)
+        upper = float(exact.objective(network))
+    return TrainingResult(
+        network=network,
+        upper_bound=upper,
+        lower_bound=found.lower_bound,
+        rounded_objective=found.upper_bound,
+        status=found.status,
+        program="columns",
+        message=found.describe(),
+        problem=problem,
+        certificate=found.certificate,
+        solution=None,
+        seconds=clock.seconds,
+    )
+
+
+def relaxation_bound(problem: TrainingProblem, network: TwoLayerReLU, clock: Clock) -> Certificate:
+    """The best bound from (lifted), with its own residual or that of a network, in the time left."""
+    run = Run(problem, reduce(problem), clock, network.width, 0, None)
+    run.solve(run.candidates(None, None))
+    run.network = network
+    run.certify()
+    return run.certificate
 
 
 def check_limits(width: Any, time_limit: Any) -> None:
@@ -170,50 +233,6 @@ def check_limits(width: Any, time_limit: Any) -> None:
     timed = isinstance(time_limit, int | float | np.number)
     if time_limit is not None and not (timed and time_limit > 0):
         raise ValueError(f"time_limit must be positive seconds or None; got {time_limit!r}.")
-
-
-@dataclasses.dataclass
-class Clock:
-    """When to end: a time limit in seconds, and Ctrl-C. `stopped` says which of them it was.
-
-    `seconds` is what each stage has taken.
-    """
-
-    limit: float | None = None
-    started: float = dataclasses.field(default_factory=time.monotonic)
-    stopped: str = ""
-    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
-
-    def over(self, share: float = 1.0) -> bool:
-        """Whether to end: after Ctrl-C, or when this share of the time limit is used up."""
-        late = self.used > share
-        if not self.stopped and late and share == 1.0:
-            self.stopped = "time_limit"
-        return late or bool(self.stopped)
-
-    @property
-    def used(self) -> float:
-        """The share of the time limit that is used up; 0 without a limit."""
-        return 0.0 if self.limit is None else (time.monotonic() - self.started) / self.limit
-
-    def interruptible(self, work: Callable[[], Any]) -> Any:
-        """What `work` returns, or None after a Ctrl-C."""
-        try:
-            return work()
-        except KeyboardInterrupt:
-            self.stopped = "interrupted"
-            return None
-
-    @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time what is inside, and let a Ctrl-C end it."""
-        begun = time.monotonic()
-        try:
-            yield
-        except KeyboardInterrupt:
-            self.stopped = "interrupted"
-        finally:
-            self.seconds[name] = time.monotonic() - begun
 
 
 @dataclasses.dataclass
@@ -249,7 +268,7 @@ class Run:
         status, message = "solved", "nothing to fit; the zero network is optimal"
         if self.has_work:
             with self.clock.stage("solve"):
-                status = self.solve(self._candidates(solver, checkpoint), checkpoint=checkpoint)
+                status = self.solve(self.candidates(solver, checkpoint), checkpoint=checkpoint)
             if self.solution is not None:
                 with self.clock.stage("round"):
                     self.round(self.solution)
@@ -320,7 +339,7 @@ class Run:
             racing = [c for c in racing if not c.behind(best)]
         return ("time_limit" if racing else "stalled") if status == "running" else status
 
-    def _candidates(
+    def candidates(
         self, solver: AbstractSolver | str | None, checkpoint: str | Path | None
     ) -> list["Candidate"]:
         program = lifted_program(self.data)
@@ -511,11 +530,6 @@ def candidates(solver: AbstractSolver | None, start: Any = None) -> list[Candida
         Candidate(Splitting(penalty=penalty, **settings), start=start)
         for penalty in CANDIDATE_PENALTIES
     ]
-
-
-def in_float64(problem: TrainingProblem) -> TrainingProblem:
-    """The same problem for exact evaluation: every float32 is a float64."""
-    return jax.tree.map(lambda a: np.asarray(a, np.float64), problem)
 
 
 def _zero_network(features: int, outputs: int, bias: bool) -> TwoLayerReLU:

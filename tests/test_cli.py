@@ -353,6 +353,65 @@ def test_errors_of_the_library_keep_their_traceback(flowers, monkeypatch):
         run_main("train", flowers, "--target", "kind", "--quiet")
 
 
+def test_certify_what_was_trained(flowers, tmp_path, capsys):
+    model = tmp_path / "model.npz"
+    assert run_main("train", flowers, "--target", "kind", "--out", model, "--quiet") == 0
+    trained = facts(capsys.readouterr().out)
+    # Columns in another order: found by name.
+    moved = tmp_path / "moved.csv"
+    rows = [line.split(",") for line in FLOWERS.split()]
+    moved.write_text("\n".join(",".join([c, b, a]) for a, b, c in rows))
+    assert run_main("certify", model, moved) == 0
+    found = facts(capsys.readouterr().out)
+    assert found["training loss"].split()[0] == trained["training loss"].split()[0]
+    lower, upper = (float(found[key].split()[0]) for key in ("lower bound", "training loss"))
+    assert lower <= upper * (1 + 1e-9)
+    assert (upper - lower) / upper <= 1e-6
+    assert found["proven by"] == "the network's own residual"
+
+
+def test_certify_weights_from_elsewhere(flowers, tmp_path, capsys):
+    model = tmp_path / "theirs.npz"
+    np.savez(model, U=np.eye(2), V=np.eye(2)[::-1])
+    command = ("certify", model, flowers, "--target", "kind", "--weight-decay", "0.1")
+    assert run_main(*command) == 0
+    found = facts(capsys.readouterr().out)
+    X = np.array([[1, 0], [2, 0.5], [0, 3], [0.25, 2]])
+    Y = np.array([[0, 1.0], [0, 1], [1, 0], [1, 0]])  # lily, rose
+    loss = np.sum((np.maximum(X, 0) @ np.eye(2)[::-1] - Y) ** 2) / 2 + 0.05 * 4
+    assert float(found["training loss"].split()[0]) == pytest.approx(loss, rel=1e-8)
+    assert 0 < float(found["lower bound"].split()[0]) < loss
+    assert found["proven by"].startswith("column generation")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give --target"),
+        (("--target", "kind"), "give --weight-decay"),
+        (("--target", "kind", "--weight-decay", "0.1", "--drop", "width"), "2 features"),
+        (("--target", "length", "--weight-decay", "0.1"), "kind"),
+        (
+            ("--target", "kind", "--weight-decay", "0.1", "--loss", "logistic"),
+            "2 outputs",
+        ),
+    ],
+)
+def test_certify_says_what_is_missing(flowers, tmp_path, capsys, arguments, message):
+    model = tmp_path / "theirs.npz"
+    np.savez(model, U=np.eye(2), V=np.eye(2))
+    assert run_main("certify", model, flowers, *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_certify_needs_the_trained_classes(flowers, tmp_path, capsys):
+    model = tmp_path / "model.npz"
+    about = {"target_names": ["kind"], "classes": ["lily", "tulip"], "weight_decay": 0.1}
+    save_network(model, SWAP, metadata=about)
+    assert run_main("certify", model, flowers) == 2
+    assert "tulip" in capsys.readouterr().err
+
+
 def test_interrupt_outside_training(flowers, monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
@@ -473,7 +532,7 @@ def test_train_and_predict_for_real(tmp_path, rng):
     loss_of_generator = 0.01 * (2**0.5 + 1)
     assert lower <= loss_of_generator
     assert float(found["training R2, RMSE"].split(",")[0]) > 0.9
-    assert "solve" in done.stderr and "gap" in done.stderr
+    assert "columns" in done.stderr and "gap" in done.stderr
     network, about = load_network(tmp_path / "model.npz")
     assert about["upper_bound"] == pytest.approx(upper, rel=1e-8)
     problem = TrainingProblem(X, y, 0.01)

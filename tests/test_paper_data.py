@@ -116,6 +116,40 @@ def test_iris():
     assert 0 < certify_dual(less, 0.1 * found.residual).lower_bound <= optimum
 
 
+@pytest.mark.parametrize(
+    "weight_decay, optima",
+    [
+        (0.1, {0: 8.902057867, 1: 7.677998154, 5: 10.221788345, 9: 9.016183719}),
+        (0.01, {0: 1.030581622, 1: 0.907245448, 5: 1.185326040, 8: 0.855785537}),
+    ],
+)
+def test_random_trials_to_the_optimum(weight_decay, optima):
+    X, Y = load("random_trials_00_49.npz", "X", "Y")
+    for trial, optimum in optima.items():
+        found = train(X[trial], Y[trial], weight_decay)
+        assert found.program == "columns"
+        assert 0 <= found.relative_gap <= 1e-7
+        assert found.lower_bound <= optimum + 5e-10
+        assert found.upper_bound >= optimum - 5e-10
+
+
+@pytest.mark.parametrize("weight_decay, optimum", [(0.1, 16.592977235), (0.01, 15.155098179)])
+def test_spiral_to_the_optimum(weight_decay, optimum):
+    found = train(*load("spiral.npz", "X", "Y"), weight_decay)
+    assert 0 <= found.relative_gap <= 1e-8
+    assert found.lower_bound <= optimum + 5e-10
+    assert found.upper_bound >= optimum - 5e-10
+
+
+def test_iris_to_the_optimum():
+    """Published: a relaxation 34 % below. Branch and bound proves the optimum to five digits."""
+    X, Y = load("iris.npz", "X_train", "Y_train")
+    found = train(X, Y, 0.1, time_limit=240)
+    assert found.relative_gap <= 1e-5
+    assert found.lower_bound <= 2.5302275
+    assert found.upper_bound >= 2.5302263
+
+
 @pytest.mark.parametrize(("name", "weight_decay"), [key for key in OPTIMA if key[0] != "random"])
 def test_bounds_from_poor_duals(name, weight_decay, rng):
     keys = ("X", "Y") if name == "spiral" else ("X_train", "Y_train")

@@ -31,7 +31,7 @@ def test_objective_is_the_formula(rng, bias):
     expected = oracles.network_objective(features, Y, U, np.asarray(network.V), 0.3)
     np.testing.assert_allclose(problem.objective(network), expected, rtol=1e-14)
     residual = np.maximum(features @ U, 0) @ network.V - Y
-    np.testing.assert_allclose(problem.loss(network), np.sum(residual**2) / 2, rtol=1e-14)
+    np.testing.assert_allclose(problem.training_loss(network), np.sum(residual**2) / 2, rtol=1e-14)
 
 
 def test_the_loss_has_a_half_and_so_does_the_decay():
@@ -47,7 +47,7 @@ def test_the_loss_has_a_half_and_so_does_the_decay():
 def test_the_bias_is_regularised():
     problem = TrainingProblem(X, Y, 0.1, bias=True)
     network = TwoLayerReLU(np.zeros((2, 1)), np.zeros((1, 1)), np.array([3.0]))
-    assert float(problem.objective(network) - problem.loss(network)) == pytest.approx(0.45)
+    assert float(problem.objective(network) - problem.training_loss(network)) == pytest.approx(0.45)
 
 
 def test_one_output_may_be_a_vector():
@@ -176,7 +176,7 @@ def test_dtypes_without_64_bits(given):
 def test_unsigned_integers_do_not_wrap():
     # -1 as an unsigned byte is 255; a target below a prediction must not become a large number.
     problem = TrainingProblem(np.array([[2]], np.uint8), np.array([[1]], np.uint8), 0.5)
-    assert float(problem.loss(TwoLayerReLU([[1.0]], [[1.0]]))) == 0.5
+    assert float(problem.training_loss(TwoLayerReLU([[1.0]], [[1.0]]))) == 0.5
 
 
 def test_mixed_precisions_meet_in_the_wider():

@@ -119,14 +119,16 @@ def objective(problem, network):
 def a_network(problem, rng, *, width=7):
     """A random network with u in the row space of the features and v in that of the targets."""
     reduction = reduce(problem)
-    u = reduction.basis @ rng.standard_normal((reduction.basis.shape[1], width))
+    u = reduction.directions.basis @ rng.standard_normal(
+        (reduction.directions.basis.shape[1], width)
+    )
     v = rng.standard_normal((width, reduction.output_basis.shape[1])) @ reduction.output_basis.T
     return from_first_layer(u, v, bias=problem.bias)  # NumPy's arrays all along
 
 
 def reduced_neurons(reduction, network):
     """The columns (z, v), z = (alpha, u), of each neuron in reduced coordinates."""
-    u = reduction.basis.T @ np.asarray(network.first_layer)
+    u = reduction.directions.basis.T @ np.asarray(network.first_layer)
     v = reduction.output_basis.T @ np.asarray(network.V).T
     return np.vstack([np.maximum(reduction.data.directions @ u, 0), u, v])
 
@@ -175,27 +177,33 @@ def test_sizes_are_the_smallest(rng):
     assert (data.pairs, data.rank, data.targets.shape[1]) == (4, 2, 2)
     # Each class with both signs is read from alpha and from omega.
     assert data.targets.shape[0] == 6
-    np.testing.assert_array_equal(reduction.classes, [0, 0, 0, 0, -1, 1, 1, 2, 3])
-    np.testing.assert_array_equal(reduction.signs[[0, 1, 2, 3, 5, 6]], [1, 1, -1, 1, 1, -1])
+    np.testing.assert_array_equal(reduction.directions.classes, [0, 0, 0, 0, -1, 1, 1, 2, 3])
+    np.testing.assert_array_equal(
+        reduction.directions.signs[[0, 1, 2, 3, 5, 6]], [1, 1, -1, 1, 1, -1]
+    )
     np.testing.assert_allclose(np.linalg.norm(data.directions, axis=1), 1, rtol=1e-14)
 
 
 def test_samples_are_rebuilt(problem):
     reduction = reduce(problem)
-    alive = reduction.classes >= 0
-    scale = (reduction.lengths * reduction.signs)[alive, None]
-    rebuilt = scale * reduction.data.directions[reduction.classes[alive]] @ reduction.basis.T
+    alive = reduction.directions.classes >= 0
+    scale = (reduction.directions.lengths * reduction.directions.signs)[alive, None]
+    rebuilt = (
+        scale
+        * reduction.directions.units[reduction.directions.classes[alive]]
+        @ reduction.directions.basis.T
+    )
     np.testing.assert_allclose(rebuilt, problem.X[alive], rtol=0, atol=1e-13)
     np.testing.assert_array_equal(problem.X[~alive], 0)
     outputs = problem.Y @ reduction.output_basis
     np.testing.assert_allclose(outputs @ reduction.output_basis.T, problem.Y, rtol=0, atol=1e-13)
-    for basis in (reduction.basis, reduction.output_basis):
+    for basis in (reduction.directions.basis, reduction.output_basis):
         np.testing.assert_allclose(basis.T @ basis, np.eye(basis.shape[1]), atol=1e-14)
 
 
 def test_full_rank_keeps_its_coordinates(rng):
     reduction = reduce(TrainingProblem(*generic(rng), 0.3))
-    np.testing.assert_array_equal(reduction.basis, np.eye(3))
+    np.testing.assert_array_equal(reduction.directions.basis, np.eye(3))
     np.testing.assert_array_equal(reduction.output_basis, np.eye(2))
 
 
@@ -262,7 +270,7 @@ def test_residuals_read_neurons_alike(problem, rng):
     reduction = reduce(problem)
     R = rng.standard_normal(problem.Y.shape)
     z = reduced_neurons(reduction, a_network(problem, rng))[: reduction.data.rows.shape[1]]
-    u = reduction.basis @ z[reduction.data.pairs :]
+    u = reduction.directions.basis @ z[reduction.data.pairs :]
     full = reduction.output_basis.T @ R.T @ np.maximum(problem.X @ u, 0)
     ours = reduction.reduce_residual(R).T @ reduction.data.readout @ z
     np.testing.assert_allclose(ours, full, rtol=0, atol=1e-11)
@@ -328,8 +336,10 @@ def test_scales_do_not_matter(rng, scale):
     X, Y = everything(rng)
     plain = reduce(TrainingProblem(X, Y, 0.3))
     scaled = reduce(TrainingProblem(scale * X, Y, 0.3))
-    np.testing.assert_array_equal(scaled.classes, plain.classes)
-    np.testing.assert_allclose(scaled.lengths, scale * plain.lengths, rtol=1e-12)
+    np.testing.assert_array_equal(scaled.directions.classes, plain.directions.classes)
+    np.testing.assert_allclose(
+        scaled.directions.lengths, scale * plain.directions.lengths, rtol=1e-12
+    )
     np.testing.assert_allclose(scaled.data.targets, plain.data.targets, rtol=1e-10, atol=1e-13)
 
 

@@ -1,5 +1,6 @@
 """`train` end to end: both bounds hold whatever happens, and what comes back is what it says."""
 
+import functools
 import subprocess
 import sys
 
@@ -10,9 +11,12 @@ import pytest
 
 import jaxcvxnn
 from jaxcone import Splitting
-from jaxcvxnn import Progress, TrainingResult, train
+from jaxcvxnn import Progress, TrainingResult
 
 from . import oracles
+
+# The relaxation's way; the other is in tests/test_columns.py.
+train = functools.partial(jaxcvxnn.train, program="lifted")
 
 # One reduced shape (4 directions, rank 2, 1 output) and one width for nearly all tests: each new
 # one is compiled afresh.
@@ -315,7 +319,7 @@ def test_bad_time_limits(limit):
 
 def test_bad_program():
     with pytest.raises(ValueError, match="program must be .* got 'convex'"):
-        train([[1.0]], [1.0], 0.1, program="convex")
+        jaxcvxnn.train([[1.0]], [1.0], 0.1, program="convex")
 
 
 @pytest.mark.parametrize(
@@ -364,7 +368,47 @@ print(result)
     assert "lower bound" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "rank, options, program",
+    [
+        (2, {}, "columns"),
+        (3, {"time_limit": 2.0}, "columns"),
+        (2, {"polish": False, "width": 4}, "lifted"),
+        (2, {"solver": Splitting(max_steps=50), "width": 4}, "lifted"),
+        (7, {"solver": "splitting", "time_limit": 1.0, "width": 4}, "lifted"),
+        (7, {"loss": "logistic", "time_limit": 1.0}, "columns"),
+    ],
+)
+def test_auto_chooses_the_program(rng, rank, options, program):
+    X = rng.standard_normal((N, rank)) if rank < N else np.eye(rank)
+    Y = np.sign(X[:, :1] - 0.5) if "loss" in options else X[:, :1]
+    result = jaxcvxnn.train(X, Y, 0.05, **options)
+    assert result.program == program
+    assert 0 <= result.lower_bound <= result.upper_bound
+
+
+def test_the_relaxation_is_one_of_the_squared_loss():
+    with pytest.raises(ValueError, match="squared"):
+        train([[1.0], [2.0]], [1.0, -1.0], 0.1, loss="logistic")
+
+
+def test_columns_respect_the_width(rng):
+    X, Y = rng.standard_normal((12, 2)), rng.standard_normal((12, 2))
+    result = jaxcvxnn.train(X, Y, 0.02, width=3)
+    assert result.network.width <= 3
+    assert result.lower_bound <= result.rounded_objective <= result.upper_bound
+
+
+def test_columns_report_progress_and_keep_to_float32_data(rng):
+    X, Y = rng.standard_normal((8, 2)), rng.standard_normal((8, 1))
+    seen = []
+    result = jaxcvxnn.train(X.astype("f4"), Y.astype("f4"), 0.0625, progress=seen.append)
+    assert {report.stage for report in seen} == {"columns"}
+    assert seen[-1].lower_bound == result.lower_bound
+    assert result.relative_gap <= 1e-8
+    assert "priced in closed form" in result.message
+
+
 def test_the_names_that_users_import():
-    assert jaxcvxnn.train is train
-    for name in ("TrainingProblem", "SDPRelaxation", "solve", "train", "TwoLayerReLU"):
+    for name in ("TrainingProblem", "SDPRelaxation", "solve", "certify", "TwoLayerReLU"):
         assert hasattr(jaxcvxnn, name)

@@ -1,0 +1,190 @@
+"""`certify`: how far a network, trained anywhere, can be from the global optimum, with proof."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from .clock import Clock
+from .columns import (
+    LARGEST_RANK,
+    certify_residual,
+    default_tolerance,
+    generate_columns,
+    relative_gap,
+)
+from .losses import AbstractLoss, Squared
+from .networks import TwoLayerReLU
+from .pricing.pricer import Pricer
+from .problem import TrainingProblem, in_float64
+from .train import relaxation_bound
+
+
+class NetworkCertificate(eqx.Module):
+    """A proven statement about a network: its objective is `upper_bound`, and no two-layer ReLU
+    network of any width has one below `lower_bound`.
+
+    `neuron` (d,), a unit vector (with its bias last, where there are biases), is the direction in
+    which a new neuron would improve the network most; `price` its gain per unit of weight, so that
+    it pays exactly if `price` > weight decay; `price_bound` is proven for all neurons. `bound_source`
+    tells what proved the lower bound.
+    """
+
+    upper_bound: float
+    lower_bound: float
+    weight_decay: float
+    neuron: Float[np.ndarray, " d"] | None
+    price: float
+    price_bound: float
+    bound_source: str
+    residual: Float[np.ndarray, "n c"]
+
+    @property
+    def relative_gap(self) -> float:
+        """(upper_bound - lower_bound) / |upper_bound|."""
+        return relative_gap(self.lower_bound, self.upper_bound)
+
+    def __str__(self) -> str:
+        ratio = self.price / self.weight_decay
+        verdict = f"a new neuron pays {ratio:.6g} times its weight decay"
+        if self.price_bound <= self.weight_decay * (1 + 1e-9):
+            verdict = "no new neuron pays"
+        return "\n".join(
+            [
+                f"upper bound    {self.upper_bound:.9g}  (objective of this network)",
+                f"lower bound    {self.lower_bound:.9g}  (certified: {self.bound_source})",
+                f"relative gap   {100 * self.relative_gap:.3g} %",
+                f"best neuron    {verdict}",
+            ]
+        )
+
+
+def certify(
+    network: Any,
+    X: Any,
+    Y: Any,
+    weight_decay: Any = 0.1,
+    *,
+    loss: AbstractLoss | str = "squared",
+    tolerance: float | None = None,
+    time_limit: float | None = 60.0,
+    seed: int = 0,
+) -> NetworkCertificate:
+    """Prove how far a two-layer ReLU network is from the global optimum of its training problem.
+
+    The network's own residual is the first proof (Sahiner et al., 2021, eq. 11). Where it leaves a gap,
+    because the network is not optimal, the global problem is solved in the time left, from this
+    network's neurons: by column generation up to rank 6, else by the semidefinite relaxation.
+
+    **Arguments:**
+
+    - `network`: a `TwoLayerReLU`; weights (U, V) or (U, V, b) of shapes (d, m), (m, c), (m,) as arrays
+      of any library; or an `equinox.nn.MLP` of depth 1 with ReLU and no output bias. PyTorch's
+      `Linear.weight` is the transpose: pass (first.weight.T, second.weight.T), detached.
+    - `X`, `Y`, `weight_decay`, `loss`: see `TrainingProblem`. The loss is a sum over samples.
+    - `tolerance`: the relative gap that is good enough, by default 1e-8 up to rank 2 and 1e-5 above;
+      `time_limit`: seconds after which the best
+      bound so far is returned (None: no limit); `seed`: of the searches for neurons.
+
+    **Raises** a `ValueError` for bad data or weights that do not fit the data.
+    """
+    checked = as_network(network)
+    given = TrainingProblem(X, Y, weight_decay, bias=checked.b is not None, loss=loss)
+    problem = in_float64(given)
+    _check_fit(checked, problem)
+    clock, pricer = Clock(time_limit), Pricer(problem.features)
+    if tolerance is None:
+        tolerance = default_tolerance(pricer.rank)
+    upper = float(problem.objective(checked))
+    residual = np.asarray(problem.loss.gradient(checked.predict(problem.X), problem.Y))
+    first = np.asarray(checked.first_layer).T
+    budget = None if time_limit is None else time_limit / 4
+    proof = certify_residual(problem, residual, pricer, neurons=first, seconds=budget)
+    lower, source = proof.lower_bound, "the network's own residual"
+    if relative_gap(lower, upper) > tolerance:
+        better, method = _global_bound(problem, checked, pricer.rank, tolerance, clock, seed)
+        if better > lower:
+            lower, source = better, method
+    return NetworkCertificate(
+        upper_bound=upper,
+        lower_bound=lower,
+        weight_decay=float(problem.weight_decay),
+        neuron=proof.price.neurons[0] if len(proof.price.neurons) else None,
+        price=proof.price.lower,
+        price_bound=proof.price.upper,
+        bound_source=source,
+        residual=residual,
+    )
+
+
+def _global_bound(
+    problem: TrainingProblem,
+    network: TwoLayerReLU,
+    rank: int,
+    tolerance: float,
+    clock: Clock,
+    seed: int,
+) -> tuple[float, str]:
+    """The best lower bound to be had in the time left, and where it comes from."""
+    if rank <= LARGEST_RANK or not isinstance(problem.loss, Squared):
+        found = generate_columns(
+            problem, start=network, tolerance=tolerance, clock=clock, seed=seed
+        )
+        return found.lower_bound, f"column generation, {found.rounds} rounds"
+    relaxed = relaxation_bound(problem, network, clock)
+    return relaxed.lower_bound, "the semidefinite relaxation"
+
+
+def as_network(network: Any) -> TwoLayerReLU:
+    """Any of the forms that `certify` takes as a network of NumPy float64 arrays.
+
+    **Raises** a `ValueError` for anything else, shapes that do not fit, and entries that are not
+    finite.
+    """
+    if isinstance(network, eqx.nn.MLP):
+        network = _from_mlp(network)
+    if not isinstance(network, TwoLayerReLU):
+        if not isinstance(network, tuple | list) or len(network) not in (2, 3):
+            raise ValueError(
+                "network must be a TwoLayerReLU, an equinox.nn.MLP of depth 1, or weights (U, V) or "
+                f"(U, V, b); got {type(network).__name__}."
+            )
+        network = TwoLayerReLU(*(None if part is None else np.asarray(part) for part in network))
+    exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), network)
+    for name, part in (("U", exact.U), ("V", exact.V), ("b", exact.b)):
+        if part is not None and not np.all(np.isfinite(part)):
+            raise ValueError(
+                f"The network's {name} must be finite; it holds NaN or infinite entries."
+            )
+    return exact
+
+
+def _from_mlp(network: eqx.nn.MLP) -> TwoLayerReLU:
+    """The weights of an equinox MLP with one hidden layer."""
+    if network.depth != 1:
+        raise ValueError(
+            f"An MLP must have depth 1, one hidden layer; its depth is {network.depth}."
+        )
+    probe = np.linspace(-2, 2, network.width_size)
+    activated = np.asarray(jax.vmap(network.activation)(probe))
+    if not np.allclose(activated, np.maximum(probe, 0)):
+        raise ValueError("An MLP must have the activation jax.nn.relu.")
+    hidden, output = network.layers
+    if output.bias is not None and np.any(np.asarray(output.bias)):
+        raise ValueError(
+            "The output layer has a bias, which these networks do not: train with "
+            "use_final_bias=False, or append a column of ones to X."
+        )
+    bias = None if hidden.bias is None else np.asarray(hidden.bias)
+    return TwoLayerReLU(np.asarray(hidden.weight).T, np.asarray(output.weight).T, bias)
+
+
+def _check_fit(network: TwoLayerReLU, problem: TrainingProblem) -> None:
+    features, outputs = problem.X.shape[1], problem.Y.shape[1]
+    if (network.in_features, network.out_features) != (features, outputs):
+        raise ValueError(
+            f"The network maps {network.in_features} features to {network.out_features} outputs; the "
+            f"data have {features} features and {outputs} outputs (U has shape (d, m), V (m, c))."
+        )

@@ -1,0 +1,346 @@
+"""Column generation: training to global optimality, with a valid pair of bounds at every moment.
+
+Totally corrective Frank-Wolfe: with the neurons at hand, the best output weights are a group lasso
+(`group_lasso`); its residual prices all other neurons (`pricing`); those that pay are added. The
+price's proven upper bound gives a lower bound on the global optimum, and where no neuron pays the
+network is optimal. Seen from the dual these are cutting planes in R. docs/math.md, "Column
+generation".
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from .clock import Clock
+from .dual_bound import dual_bound
+from .group_lasso import solve_group_lasso
+from .networks import TwoLayerReLU, from_first_layer
+from .polish import merge
+from .pricing.ascent import local_maxima
+from .pricing.price import Matrix, Price
+from .pricing.pricer import Pricer
+from .problem import TrainingProblem
+
+# Ranks up to which branch and bound proves something in reasonable time.
+LARGEST_RANK = 6
+# How far the best price found may be above the weight decay when a proof is first tried, and the
+# factor between stages: proofs far from the optimum cost as much and say little.
+FIRST_STAGE = 5e-2
+STAGE_FACTOR = 0.1
+# Neurons added in a round at most, and the part of the strongest below which they are dropped.
+PER_ROUND = 60
+NEGLIGIBLE = 1e-5
+# Rounds without progress after which it is rounding that is in the way.
+PATIENCE = 10
+# Default relative gaps: with prices in closed form, and with those of branch and bound.
+EXACT, PROVEN = 1e-8, 1e-5
+# Angles (1 - cosine) up to which neurons are merged where a network must become narrower.
+MERGES = (1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
+
+
+class PricedCertificate(eqx.Module):
+    """A proven statement: no two-layer ReLU network of any width has an objective below
+    `lower_bound`.
+
+    The proof: `scale` * `residual` (n, c) satisfies the dual constraint, since no neuron has a price
+    above `price.upper`. `price.neurons[0]` is the neuron that would pay best.
+    """
+
+    lower_bound: float
+    scale: float
+    residual: Float[np.ndarray, "n c"]
+    price: Price
+
+
+class ColumnGeneration(eqx.Module):
+    """A network and the proof of how good it is.
+
+    `status` is "solved" where the relative gap is within the tolerance, "stalled" where rounding or
+    the limits of the proof keep it from that, else "max_rounds", "time_limit" or "interrupted".
+    `history` has a row (lower, upper, neurons) per round.
+    """
+
+    network: TwoLayerReLU
+    upper_bound: float
+    certificate: PricedCertificate
+    status: str
+    rank: int
+    rounds: int
+    history: Float[np.ndarray, "rounds 3"]
+
+    def describe(self) -> str:
+        """Which pricing, why, and what more time would buy: one line."""
+        how = "priced in closed form" if self.rank <= 2 else "priced by branch and bound"
+        text = f"data of rank {self.rank}, {how}, {self.rounds} rounds ({self.status})"
+        if self.status in ("time_limit", "interrupted", "max_rounds"):
+            text += "; more time would narrow the gap"
+        return text
+
+    @property
+    def lower_bound(self) -> float:
+        """The certified lower bound."""
+        return self.certificate.lower_bound
+
+    @property
+    def relative_gap(self) -> float:
+        """(upper_bound - lower_bound) / |upper_bound|."""
+        return relative_gap(self.lower_bound, self.upper_bound)
+
+
+def default_tolerance(rank: int) -> float:
+    """The relative gap that is small enough where the caller does not say."""
+    return EXACT if rank <= 2 else PROVEN
+
+
+def relative_gap(lower: float, upper: float) -> float:
+    """(upper - lower) / |upper|."""
+    return (upper - lower) / max(abs(upper), float(np.finfo(float).tiny))
+
+
+def certify_residual(
+    problem: TrainingProblem, residual: Matrix, pricer: Pricer | None = None, **budget: Any
+) -> PricedCertificate:
+    """The lower bound that a residual proves, for instance a network's f(X) - Y (n, c).
+
+    `budget` goes to `Pricer.price`. The problem's arrays are NumPy's, float64.
+    """
+    pricer = Pricer(problem.features) if pricer is None else pricer
+    usable = problem.loss.into_domain(residual, problem.Y)
+    slack = problem.loss.perturbation(usable, problem.Y)
+    price = pricer.price(usable, perturbation=slack, **budget)
+    weight_decay = float(problem.weight_decay)
+    bound, scale = dual_bound(problem.loss, usable, problem.Y, weight_decay, price.upper)
+    return PricedCertificate(bound, scale, usable, price)
+
+
+def generate_columns(
+    problem: TrainingProblem,
+    *,
+    start: TwoLayerReLU | None = None,
+    tolerance: float | None = None,
+    max_rounds: int = 300,
+    clock: Clock | None = None,
+    seed: int = 0,
+    watch: Callable[[float, float, int], None] | None = None,
+) -> ColumnGeneration:
+    """Train to the global optimum, from the neurons of `start` if it is given.
+
+    `tolerance` is the relative gap at which it ends, by default EXACT where prices are known in closed
+    form, else PROVEN. The problem's arrays are NumPy's, float64. `watch(lower, upper, round)` is called
+    after each round. Ctrl-C and `clock` end the work with the best pair of bounds so far.
+    """
+    pricer = Pricer(problem.features)
+    if tolerance is None:
+        tolerance = default_tolerance(pricer.rank)
+    with jax.enable_x64(True):
+        work = _Columns(problem, pricer, Clock() if clock is None else clock, tolerance, seed)
+        if start is not None:
+            work.adopt(start)
+        status = "max_rounds"
+        for _ in range(max_rounds):
+            status = work.clock.interruptible(work.round) or work.clock.stopped
+            if watch is not None:
+                watch(work.certificate.lower_bound, work.upper, len(work.history))
+            if status != "running":
+                break
+    return ColumnGeneration(
+        network=work.network,
+        upper_bound=work.upper,
+        certificate=work.certificate,
+        status="max_rounds" if status == "running" else status,
+        rank=work.pricer.rank,
+        rounds=len(work.history),
+        history=np.array(work.history).reshape(-1, 3),
+    )
+
+
+def narrow(problem: TrainingProblem, network: TwoLayerReLU, width: int) -> TwoLayerReLU:
+    """A network of at most `width` neurons: parallel ones merged, then the weakest dropped, and the
+    output weights fitted again. The problem's arrays are NumPy's."""
+    for tolerance in MERGES:
+        if network.width <= width:
+            break
+        network = merge(network, tolerance=tolerance)
+    first, second = np.asarray(network.first_layer).T, np.asarray(network.V)
+    lengths = np.linalg.norm(first, axis=1)
+    strength = lengths * np.linalg.norm(second, axis=1)
+    kept = np.argsort(-strength, kind="stable")[:width]
+    first = first[kept] / lengths[kept, None]
+    found = solve_group_lasso(
+        np.maximum(problem.features @ first.T, 0),
+        problem.Y,
+        np.full(len(first), float(problem.weight_decay)),
+        loss=problem.loss,
+    )
+    return balanced(first, found.V, bias=problem.bias)
+
+
+def balanced(first: Matrix, second: Matrix, *, bias: bool) -> TwoLayerReLU:
+    """Unit neurons (m, d) with output weights (m, c) as the network that weight decay likes best."""
+    strength = np.linalg.norm(second, axis=1)
+    alive = strength > 0
+    root = np.sqrt(strength[alive])[:, None]
+    return from_first_layer((first[alive] * root).T, second[alive] / root, bias=bias)
+
+
+@dataclasses.dataclass
+class _Columns:
+    """The neurons so far, unit rows of `first` with output weights `second`, and the best bounds."""
+
+    problem: TrainingProblem
+    pricer: Pricer
+    clock: Clock
+    tolerance: float
+    seed: int
+
+    def __post_init__(self):
+        self.features = self.problem.features
+        self.weight_decay = float(self.problem.weight_decay)
+        self.first = np.zeros((0, self.features.shape[1]))
+        self.second = np.zeros((0, self.problem.Y.shape[1]))
+        self.network = self._as_network()
+        self.upper = float(self.problem.objective(self.network))
+        nothing = np.zeros(self.problem.Y.shape)
+        bound, scale = dual_bound(self.problem.loss, nothing, self.problem.Y, 1.0, math.inf)
+        unknown = Price(0.0, math.inf, self.first, "none", 0)
+        self.certificate = PricedCertificate(bound, scale, nothing, unknown)
+        self.stage, self.goal = FIRST_STAGE, math.inf  # of the next proof and of the last one
+        self.objective = math.inf
+        self.stale = 0
+        self.history: list[tuple[float, float, int]] = []
+
+    @property
+    def exact(self) -> bool:
+        """Whether prices are known in closed form."""
+        return self.pricer.rank <= 2
+
+    @property
+    def gap(self) -> float:
+        """The relative gap of the best pair of bounds."""
+        return relative_gap(self.certificate.lower_bound, self.upper)
+
+    def adopt(self, network: TwoLayerReLU) -> None:
+        """Begin with the neurons of a network, which is the best so far."""
+        first, second = np.asarray(network.first_layer).T, np.asarray(network.V)
+        lengths = np.linalg.norm(first, axis=1)
+        alive = lengths > 0
+        self.first = first[alive] / lengths[alive, None]
+        self.second = second[alive] * lengths[alive, None]
+        self._offer(network)
+
+    def round(self) -> str:
+        """Refit, price, add; the status afterwards."""
+        residual = self._refit()
+        price = self._price(residual)
+        pays = self._paying(price, residual)
+        self.history.append((self.certificate.lower_bound, self.upper, len(self.first)))
+        if self.gap <= self.tolerance:
+            return "solved"
+        if price.interrupted:
+            self.clock.stopped = "interrupted"
+        if self.clock.over():
+            return self.clock.stopped
+        finest = self.exact or self.goal <= self._needed()
+        if self.stale >= PATIENCE or (finest and not len(pays)):
+            return "stalled"
+        self.first = np.concatenate([self.first, pays])
+        self.second = np.concatenate([self.second, np.zeros((len(pays), self.second.shape[1]))])
+        return "running"
+
+    def _refit(self) -> Matrix:
+        """The best output weights of the neurons at hand; the residual that prices others."""
+        activations = np.maximum(self.features @ self.first.T, 0)
+        found = solve_group_lasso(
+            activations,
+            self.problem.Y,
+            np.full(len(self.first), self.weight_decay),
+            loss=self.problem.loss,
+            start=self.second,
+            tolerance=min(1e-10, self.tolerance / 10),
+        )
+        self.second = found.V
+        self._offer(self._as_network())
+        gained = self.objective - found.objective
+        # Dropped neurons may come back: unless the objective fell, that could go on for ever.
+        if gained > 0:
+            strength = np.linalg.norm(self.second, axis=1)
+            keep = strength > (1e-9 if self.exact else NEGLIGIBLE) * strength.max(initial=0.0)
+            self.first, self.second = self.first[keep], self.second[keep]
+        self.stale = 0 if gained > self.tolerance / 100 * abs(found.objective) else self.stale + 1
+        self.objective = min(self.objective, found.objective)
+        return found.residual
+
+    def _price(self, residual: Matrix) -> Price:
+        """New neurons, with a proof where it is cheap or promises something."""
+        if self.exact:
+            return self._prove(residual)
+        found, values = local_maxima(
+            residual,
+            self.features,
+            starts=200 * self.pricer.rank,
+            neurons=self.first,
+            seed=self.seed + len(self.history),
+        )
+        excess = float(values[0]) / self.weight_decay - 1 if len(values) else 0.0
+        if excess > self.stage:
+            return Price(float(values[0]), math.inf, found, "ascent", 0)
+        self.goal = max(2 * self.stage, self._needed())
+        target = self.weight_decay * (1 + self.goal)
+        proven = self._prove(
+            residual,
+            neurons=found,
+            starts=0,
+            keep=self.weight_decay * (1 + 1e-9),
+            target=target,
+            relative=self.goal / 2,
+            seconds=self.clock.remaining,
+        )
+        if proven.upper <= target * (1 + 1e-9):
+            self.stage *= STAGE_FACTOR
+        return proven
+
+    def _needed(self) -> float:
+        """How far the price may be above the weight decay for half of the tolerance on the gap."""
+        penalty = self.weight_decay * np.linalg.norm(self.second, axis=1).sum()
+        return 0.5 * self.tolerance * abs(self.upper) / max(penalty, np.finfo(float).tiny)
+
+    def _prove(self, residual: Matrix, **budget: Any) -> Price:
+        found = certify_residual(self.problem, residual, self.pricer, **budget)
+        if found.lower_bound > self.certificate.lower_bound or not len(self.history):
+            self.certificate = found
+        return found.price
+
+    def _paying(self, price: Price, residual: Matrix) -> Matrix:
+        """The neurons that pay, best first, of those that do nearly the same only the best."""
+        activations = np.maximum(price.neurons @ self.features.T, 0)
+        values = np.linalg.norm(activations @ residual, axis=1)
+        pays = values > self.weight_decay * (1 + 1e-13)
+        activations, neurons, values = activations[pays], price.neurons[pays], values[pays]
+        if self.exact or not len(values):
+            return neurons
+        lengths = np.linalg.norm(activations, axis=1, keepdims=True)
+        activations = activations / lengths
+        excess = float(values.max()) / self.weight_decay - 1
+        alike = 1 - min(1e-3, 1e-2 * excess)
+        chosen: list[int] = []
+        for i in np.argsort(-values):
+            if np.all(activations[chosen] @ activations[i] <= alike):
+                chosen.append(int(i))
+            if len(chosen) == PER_ROUND:
+                break
+        return neurons[chosen]
+
+    def _as_network(self) -> TwoLayerReLU:
+        return balanced(self.first, self.second, bias=self.problem.bias)
+
+    def _offer(self, network: TwoLayerReLU) -> None:
+        network = jax.tree.map(np.asarray, network)
+        objective = float(self.problem.objective(network))
+        if objective < self.upper:
+            self.network, self.upper = network, objective

@@ -1,0 +1,142 @@
+"""`Pricer`: the price of the best new neuron for any data, through few directions of low rank."""
+
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxcone import verified
+
+from ..directions import Directions, find_directions
+from .ascent import normalised
+from .branch_and_bound import price_branch_and_bound
+from .enumeration import price_enumerated
+from .planar import Circle, arrange_circle
+from .price import Matrix, Price, finite_matrix, prices
+
+METHODS = ("auto", "planar", "enumeration", "branch_and_bound")
+
+
+class Pricer(eqx.Module):
+    """Data prepared for pricing: what does not depend on the residual.
+
+    The samples are merged into `rows` (l, r), one unit vector per direction and sign: sample i is
+    close to its length times row `row_of[i]` (-1 for zero samples) times `directions.basis`.
+    """
+
+    features: Float[np.ndarray, "n d"]
+    directions: Directions
+    rows: Float[np.ndarray, "l r"]
+    row_of: Int[np.ndarray, " n"]
+    circle: Circle | None  # of `rows`, where their rank is at most 2
+
+    def __init__(self, features: Matrix):
+        self.features = features
+        self.directions = found = find_directions(features)
+        alive = found.classes >= 0
+        kinds, members = np.unique(
+            np.stack([found.classes[alive], -found.signs[alive]]), axis=1, return_inverse=True
+        )
+        self.rows = -kinds[1][:, None] * found.units[kinds[0].astype(int)]
+        self.row_of = np.full(len(features), -1)
+        self.row_of[alive] = members
+        self.circle = arrange_circle(self.rows) if found.rank <= 2 and len(self.rows) else None
+
+    @property
+    def rank(self) -> int:
+        """r, the rank of the data."""
+        return self.directions.rank
+
+    def price(
+        self,
+        residual: Matrix,
+        *,
+        method: str = "auto",
+        neurons: Matrix | None = None,
+        perturbation: Matrix | None = None,
+        **budget: Any,
+    ) -> Price:
+        """The price of the best neuron for R (n, c), in the coordinates of the features.
+
+        `neurons` (k, d) are known good directions; `perturbation` (n,) bounds the distance of the
+        exact residual's rows from R; `budget` goes to `price_branch_and_bound`.
+        """
+        merged, error = self.merge(residual)
+        known = None if neurons is None else neurons @ self.directions.basis
+        found = self._price_rows(merged, method, known, budget)
+        # In these coordinates w = basis'u, which is hardly longer than u.
+        upper = (found.upper + error) * self.directions.basis_norm()
+        upper += self.directions.neglected_price(self.features, residual)
+        if perturbation is not None:
+            lengths = verified.vector_norm_bound(self.features)
+            upper += float(perturbation @ lengths) * verified.INFLATION
+        best = normalised(found.neurons @ self.directions.basis.T)
+        values = prices(residual, self.features, best)
+        order = np.argsort(-values, kind="stable")
+        lower = float(values[order[0]]) if len(order) else 0.0
+        # A value that is rounded up must not pass what is proven of the exact one.
+        upper = verified.above(upper * (1 + 8 * verified.UNIT))
+        return Price(
+            min(lower, upper), upper, best[order], found.method, found.cells, found.interrupted
+        )
+
+    def _price_rows(
+        self, merged: Matrix, method: str, known: Matrix | None, budget: dict[str, Any]
+    ) -> Price:
+        """The price for a residual of `rows`, in their coordinates."""
+        if not len(self.rows):
+            return Price(0.0, 0.0, np.zeros((0, self.rank)), "no samples", 0)
+        if method == "planar" and self.circle is None:
+            raise ValueError(f'method "planar" needs data of rank 1 or 2; theirs is {self.rank}.')
+        if self.circle is not None and method in ("auto", "planar"):
+            return self.circle.price(merged)
+        if method == "enumeration":
+            return price_enumerated(merged, self.rows)
+        return price_branch_and_bound(merged, self.rows, neurons=known, **budget)
+
+    def merge(self, residual: Matrix) -> tuple[Matrix, float]:
+        """The residual of `rows`: sums of length times residual; and what rounding adds to a price."""
+        lengths = self.directions.lengths
+        select = np.zeros((len(self.rows), len(residual)))
+        alive = np.flatnonzero(self.row_of >= 0)
+        select[self.row_of[alive], alive] = lengths[alive]
+        error = verified.vector_norm_bound(verified.product_error(select, residual))
+        sizes = verified.vector_norm_bound(self.rows)
+        return select @ residual, float(error @ sizes) * verified.INFLATION
+
+
+def best_neuron(
+    residual: Any,
+    X: Any,
+    *,
+    method: str = "auto",
+    relative: float = 1e-6,
+    max_boxes: int | None = None,
+    seconds: float | None = None,
+) -> Price:
+    """The unit direction u that maximises ||R' relu(X u)||_2, with a proven upper bound.
+
+    For R the residual f(X) - Y of a network (the gradient of its loss, in general), a new neuron pays
+    if and only if that price exceeds the weight decay (Sahiner et al., 2021, eq. 11).
+
+    **Arguments:**
+
+    - `residual` (n, c) or (n,), `X` (n, d).
+    - `method`: "planar" (exact, rank at most 2), "enumeration" (exact, rank at most 3),
+      "branch_and_bound" (any rank; practical up to 5 or 6), or "auto": planar where the rank allows.
+    - `relative`, `max_boxes`, `seconds`: when branch and bound may stop. Whenever it stops, the
+      interval is valid.
+
+    **Raises** a `ValueError` for shapes that do not match, entries that are not finite, a rank that
+    the method cannot do, or an unknown method.
+    """
+    features = finite_matrix(X, "X")
+    values = np.asarray(residual, np.float64)
+    values = values[:, None] if values.ndim == 1 else values
+    values = finite_matrix(values, "residual", rows=len(features))
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {METHODS}; got {method!r}.")
+    return Pricer(features).price(
+        values, method=method, relative=relative, max_boxes=max_boxes, seconds=seconds
+    )
