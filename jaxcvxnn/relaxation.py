@@ -1,31 +1,35 @@
 """`solve`: a training problem to the solution of one of its convex programs, in pure JAX."""
 
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxcone import AbstractSolver, Residuals, Solution, Status, after, solve as solve_cone
+from jaxcone import (
+    AbstractSolver,
+    Residuals,
+    Solution,
+    Splitting,
+    Status,
+    after,
+    solve as solve_cone,
+)
 
 from .certificate import Certificate, certify_dual, certify_reduced
 from .problem import TrainingProblem
+from .programs.abstract import AbstractTrainingProgram
 from .programs.lifted import (
     LiftedData,
     LiftedProgram,
     lifted_program,
     pair_multipliers,
 )
+from .programs.planar import PlanarData, PlanarSolution
 from .reduction import Reduction, lifted_data
 
-
-class SDPRelaxation(eqx.Module):
-    """The program (lifted), Prakhya et al. (2025), eq. (SDP-NN) in reduced form."""
-
-    def data(self, problem: TrainingProblem | LiftedData) -> LiftedData:
-        """The program's numbers; data that is already reduced passes through."""
-        return problem if isinstance(problem, LiftedData) else lifted_data(problem)
+Found = TypeVar("Found")
 
 
 class LiftedSolution(eqx.Module):
@@ -54,27 +58,69 @@ class LiftedSolution(eqx.Module):
         return self.moments[first:size, first:size]
 
 
+class SDPRelaxation(AbstractTrainingProgram[LiftedData, LiftedSolution]):
+    """The program (lifted), Prakhya et al. (2025), eq. (SDP-NN) in reduced form."""
+
+    def data(self, problem: TrainingProblem | LiftedData) -> LiftedData:
+        """The program's numbers; data that is already reduced passes through."""
+        return problem if isinstance(problem, LiftedData) else lifted_data(problem)
+
+    def cone_program(self, data):
+        return lifted_program(data)
+
+    def default_solver(self):
+        return Splitting()
+
+    def read_out(self, data, program, solution):
+        return read_out(data, program, solution)
+
+
+@overload
 def solve(
     problem: TrainingProblem | LiftedData,
-    program: SDPRelaxation | None = None,
+    program: None = None,
     solver: AbstractSolver | None = None,
     *,
-    warm_start: LiftedSolution | Any = None,
-) -> LiftedSolution:
+    warm_start: Any = None,
+) -> LiftedSolution: ...
+
+
+@overload
+def solve(
+    problem: TrainingProblem | LiftedData | PlanarData,
+    program: AbstractTrainingProgram[Any, Found],
+    solver: AbstractSolver | None = None,
+    *,
+    warm_start: Any = None,
+) -> Found: ...
+
+
+def solve(
+    problem: TrainingProblem | LiftedData | PlanarData,
+    program: AbstractTrainingProgram[Any, Any] | None = None,
+    solver: AbstractSolver | None = None,
+    *,
+    warm_start: LiftedSolution | PlanarSolution | Any = None,
+) -> LiftedSolution | PlanarSolution:
     """Solve a convex program of a training problem; runs under `jit` and `vmap`.
 
     **Arguments:** `problem`, or the `data` of a `Reduction` (see `reduce`), which has fewer unknowns
-    and an interior; `program`, by default the relaxation; `solver`, by default `jaxcone.Splitting()`,
-    or `jaxcone.InteriorPoint()`; `warm_start`, an earlier solution of the same shape, for instance
-    at another weight decay (an interior-point method makes no use of it).
+    and an interior; `program`, by default the relaxation, or `ExactPlanar()` for the global optimum
+    where the samples span a plane; `solver`, by default `jaxcone.Splitting()` for the former and
+    `jaxcone.InteriorPoint()` for the latter; `warm_start`, an earlier solution of the same shape, for
+    instance at another weight decay (an interior-point method makes no use of it).
 
-    **Returns** a `LiftedSolution`; read its `status`. Nothing is raised for a poor solve.
+    **Returns** a `LiftedSolution` or a `PlanarSolution`; read its `status`. Nothing is raised for a
+    poor solve.
     """
     program = SDPRelaxation() if program is None else program
+    solver = program.default_solver() if solver is None else solver
     data = program.data(problem)
-    cone_program = lifted_program(data)
-    earlier = warm_start.solution if isinstance(warm_start, LiftedSolution) else warm_start
-    return read_out(data, cone_program, solve_cone(cone_program, solver, warm_start=earlier))
+    cone_program = program.cone_program(data)
+    named = isinstance(warm_start, LiftedSolution | PlanarSolution)
+    earlier = warm_start.solution if named else warm_start
+    solution = solve_cone(cone_program, solver, warm_start=earlier)
+    return program.read_out(data, cone_program, solution)
 
 
 def read_out(data: LiftedData, program: LiftedProgram, solution: Solution) -> LiftedSolution:
