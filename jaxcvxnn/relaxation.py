@@ -68,7 +68,7 @@ class SDPRelaxation(AbstractTrainingProgram[LiftedData, LiftedSolution]):
     def cone_program(self, data):
         return lifted_program(data)
 
-    def default_solver(self):
+    def default_solver(self, program):
         return Splitting()
 
     def read_out(self, data, program, solution):
@@ -101,7 +101,7 @@ def solve(
     solver: AbstractSolver | None = None,
     *,
     warm_start: LiftedSolution | PlanarSolution | Any = None,
-) -> LiftedSolution | PlanarSolution:
+) -> Any:
     """Solve a convex program of a training problem; runs under `jit` and `vmap`.
 
     **Arguments:** `problem`, or the `data` of a `Reduction` (see `reduce`), which has fewer unknowns
@@ -113,14 +113,14 @@ def solve(
     **Returns** a `LiftedSolution` or a `PlanarSolution`; read its `status`. Nothing is raised for a
     poor solve.
     """
-    program = SDPRelaxation() if program is None else program
-    solver = program.default_solver() if solver is None else solver
-    data = program.data(problem)
-    cone_program = program.cone_program(data)
+    chosen: AbstractTrainingProgram[Any, Any] = SDPRelaxation() if program is None else program
+    data = chosen.data(problem)
+    cone_program = chosen.cone_program(data)
+    solver = chosen.default_solver(cone_program) if solver is None else solver
     named = isinstance(warm_start, LiftedSolution | PlanarSolution)
     earlier = warm_start.solution if named else warm_start
     solution = solve_cone(cone_program, solver, warm_start=earlier)
-    return program.read_out(data, cone_program, solution)
+    return chosen.read_out(data, cone_program, solution)
 
 
 def read_out(data: LiftedData, program: LiftedProgram, solution: Solution) -> LiftedSolution:

@@ -23,8 +23,8 @@ class AbstractTrainingProgram(eqx.Module, Generic[Data, Found]):
         """The program in the standard form."""
 
     @abc.abstractmethod
-    def default_solver(self) -> AbstractSolver:
-        """The settings in force where none are given."""
+    def default_solver(self, program: Any) -> AbstractSolver:
+        """The settings in force where none are given; `program` is `cone_program(data)`."""
 
     @abc.abstractmethod
     def read_out(self, data: Data, program: Any, solution: Solution) -> Found:

@@ -19,13 +19,23 @@ from jaxtyping import Array, Float, Int
 
 from jaxcone import (
     PSD,
-    ConeProgram,
+    AbstractConeProgram,
+    AbstractInteriorForm,
+    EntryScaling,
     InteriorPoint,
+    Layout,
+    MatrixScaling,
     Nonnegative,
+    ProductCone,
     Residuals,
+    Scaling,
     Solution,
     Status,
+    norm,
+    project_nonnegative,
+    project_psd,
     smat,
+    svec,
 )
 
 from ..networks import TwoLayerReLU
@@ -53,8 +63,8 @@ class PlanarSolution(eqx.Module):
 
     `residual` is R = f(X) - Y (l, c) in the coordinates of `data`. `moments`[k] is sum_j a_j a_j' over
     the neurons u_j = T_k a_j of cell k, balanced (|u_j| = |v_j|), with v_j = -R' relu(F u_j) / wd.
-    `objective` comes from R and `dual_objective` from the moments, up to rounding an upper and a lower
-    estimate of -p*'s negative; neither is a bound.
+    `objective` comes from the moments and `dual_objective` from R. They enclose p* up to what
+    `residuals` leaves, so neither is a bound: a bound is proven by R (`certify_dual`).
     """
 
     data: PlanarData
@@ -109,42 +119,207 @@ def cells_of(features: Float[Array, "l 2"]) -> Cells:
     return Cells(jnp.concatenate([frames, -frames]))
 
 
-def planar_program(data: PlanarData) -> ConeProgram:
-    """(planar) with R and mu in units of w, the weight decay over the longest feature.
+class PlanarFactor(eqx.Module):
+    """Eigenbasis of A'A on the columns of R; on mu it is three times the identity."""
 
-    x = (R / w row by row, mu / w), s = (the cells' matrices / w, mu / w): only c depends on Y and the
-    weight decay. The program's value is -(p* - `constant`) / w^2.
+    values: Float[Array, " l"]
+    basis: Float[Array, "l l"]
+
+
+class PlanarProgram(AbstractConeProgram[PlanarFactor]):
+    """(planar) in the standard form, R and mu in units of w = weight decay / longest feature.
+
+    x = (R / w, mu / w), s = (the matrices of (cell) / w, mu / w), so only the linear term depends on
+    Y and the weight decay. The value is -(p* - `constant`) / w^2.
     """
-    features, targets = jnp.asarray(data.features), jnp.asarray(data.targets)
+
+    readers: Float[Array, "k l 2"]
+    squares: Float[Array, "k 2"]  # diagonals of T_k'T_k
+    targets: Float[Array, "l c"]  # Y / w
+
+    @property
+    def solvable(self):
+        return True  # R = 0 is strictly inside, and the objective is strongly convex in R
+
+    def quadratic(self, x):
+        residual, mu = x
+        return residual, jnp.zeros_like(mu)
+
+    def linear(self):
+        return self.targets, jnp.zeros_like(self.squares[:, 0])
+
+    def operator(self, x):
+        residual, mu = x
+        heights = jnp.einsum("kla,lc->kac", self.readers, residual, precision="highest")
+        corner = mu[:, None, None] * jnp.diag(jnp.array([1, -1], mu.dtype))
+        empty = jnp.zeros((len(mu), residual.shape[1], residual.shape[1]), mu.dtype)
+        return jnp.block([[corner, -heights], [-jnp.swapaxes(heights, 1, 2), empty]]), -mu
+
+    def adjoint(self, y):
+        duals, multipliers = y
+        across = jnp.einsum("kla,kac->lc", self.readers, duals[:, :2, 2:], precision="highest")
+        return -2 * across, duals[:, 0, 0] - duals[:, 1, 1] - multipliers
+
+    def offset(self):
+        count, outputs = len(self.squares), self.targets.shape[1]
+        ones = jnp.ones((count, outputs), self.squares.dtype)
+        diagonal = jnp.concatenate([self.squares, ones], axis=1)
+        identity = jnp.eye(2 + outputs, dtype=self.squares.dtype)
+        return diagonal[:, :, None] * identity, jnp.zeros_like(self.squares[:, 0])
+
+    def project(self, s):
+        matrices, mu = s
+        return jax.vmap(project_psd)(matrices), project_nonnegative(mu)
+
+    def factor(self):
+        count, rows, _ = self.readers.shape
+        flat = jnp.swapaxes(self.readers, 0, 1).reshape(rows, 2 * count)
+        return PlanarFactor(*jnp.linalg.eigh(2 * _dot(flat, flat.T)))
+
+    def minimize(self, factor, penalty, target, guess):
+        del guess  # solved exactly
+        pulled, pulled_mu = self.adjoint(target)
+        right = _dot(factor.basis.T, penalty * pulled - self.targets)
+        residual = _dot(factor.basis, right / (1 + penalty * factor.values)[:, None])
+        return residual, pulled_mu / 3
+
+    def tangent_factor(self):
+        return ()
+
+    def tangent(self, factor, gradient):
+        return gradient
+
+    def initial(self):
+        """R = 0 and the mu in the middle of what it leaves; y = 0."""
+        mu = self.squares[:, 0] / 2
+        matrices = self.offset()[0] - self.operator((jnp.zeros_like(self.targets), mu))[0]
+        return (matrices, mu), (jnp.zeros_like(matrices), jnp.zeros_like(mu))
+
+    def equilibrate(self):
+        return self, NoScaling()
+
+    def interior(self):
+        return PlanarForm(self)
+
+
+class NoScaling(Scaling):
+    """The units of the program itself, in which its constraints are of size one."""
+
+    def scale(self, s, y):
+        return s, y
+
+    def unscale(self, x, s, y):
+        return x, s, y
+
+
+class PlanarForm(AbstractInteriorForm):
+    """(planar) in coordinates: x = (R, mu), s = (the cells' matrices as `svec`, mu).
+
+    `unit` divides the objective and multiplies y.
+    """
+
+    program: PlanarProgram
+    unit: Float[Array, ""]
+    layout: Layout
+
+    def __init__(self, program: PlanarProgram):
+        count, _, _ = program.readers.shape
+        side = 2 + program.targets.shape[1]
+        self.program = program
+        self.unit = jnp.maximum(norm(program.targets), 1)
+        self.layout = Layout(ProductCone([PSD(side)] * count + [Nonnegative(count)]))
+
+    def linear(self):
+        return _joined(self.program.linear()) / self.unit
+
+    def offset(self):
+        return self._rows(self.program.offset())
+
+    def quadratic(self, x):
+        return _joined(self.program.quadratic(self._parts(x))) / self.unit
+
+    def operator(self, x):
+        return self._rows(self.program.operator(self._parts(x)))
+
+    def adjoint(self, y):
+        return _joined(self.program.adjoint(self._matrices(y)))
+
+    def equality_rows(self):
+        return jnp.zeros((0, self.size), self.program.targets.dtype)
+
+    def normal(self, scaling):
+        of_cells, of_mu = scaling
+        assert isinstance(of_cells, MatrixScaling) and isinstance(of_mu, EntryScaling)
+        readers = self.program.readers
+        rows, outputs = self.program.targets.shape
+        # <W^-1 S, W^-1 S'> = tr(S G S' G) with the inverse metric G = [[a, b], [b', d]].
+        metric = _dot(jnp.swapaxes(of_cells.inverse, 1, 2), of_cells.inverse)
+        a, b, d = metric[:, :2, :2], metric[:, :2, 2:], metric[:, 2:, 2:]
+        # Of S = [[0, H'], [H, 0]]: 2 (a_pq d_ij + b_pj b_qi) on H_ip H_jq. As plain products of
+        # matrices, which are fast in a batch too.
+        inner = a[:, :, :, None, None] * d[:, None, None] + (
+            b[:, :, None, None, :] * b[:, None, :, :, None]
+        )
+        half = _dot(readers, 2 * jnp.swapaxes(inner, 1, 2).reshape(-1, 2, 2 * outputs**2))
+        half = jnp.swapaxes(half.reshape(-1, rows, 2, outputs**2), 1, 2)
+        flat = jnp.swapaxes(readers, 0, 1).reshape(rows, -1)
+        square = _dot(flat, half.reshape(-1, rows * outputs**2))
+        square = jnp.swapaxes(square.reshape(rows, rows, outputs, outputs), 1, 2)
+        square = square.reshape(rows * outputs, rows * outputs)
+        square = square + jnp.eye(rows * outputs, dtype=square.dtype) / self.unit
+        # Of mu: S = J = diag(-1, 1, 0).
+        bent = a[:, :, 1:] * b[:, 1:] - a[:, :, :1] * b[:, :1]
+        cross = 2 * jnp.einsum("klp,kpi->lik", readers, bent, precision="highest")
+        cross = cross.reshape(rows * outputs, -1)
+        own = a[:, 0, 0] ** 2 + a[:, 1, 1] ** 2 - 2 * a[:, 0, 1] ** 2 + of_mu.w**-2
+        return jnp.block([[square, cross], [cross.T, jnp.diag(own)]])
+
+    def initial(self):
+        (matrices, mu), _ = self.program.initial()
+        value = norm(self.program.targets) ** 2 / 2 / self.unit
+        gap = (1 + value) / self.layout.degree
+        inverse = gap * jnp.linalg.inv(matrices)
+        x = _joined((jnp.zeros_like(self.program.targets), mu))
+        return x, [matrices, mu], [inverse, gap / mu]
+
+    def points(self, x, s, y):
+        duals, multipliers = self._matrices(y)
+        return self._parts(x), self._matrices(s), (self.unit * duals, self.unit * multipliers)
+
+    def twin(self):
+        return None  # always solvable
+
+    @property
+    def size(self):
+        return self.program.targets.size + len(self.program.squares)
+
+    def cost(self):
+        count, rows, _ = self.program.readers.shape
+        outputs = self.program.targets.shape[1]
+        held = 2.0 * count * rows * outputs**2
+        return held + 10.0 * count * (2 + outputs) ** 2, 2.0 * rows * held
+
+    def _parts(self, x: Array) -> tuple[Array, Array]:
+        targets = self.program.targets
+        return x[: targets.size].reshape(targets.shape), x[targets.size :]
+
+    def _rows(self, s: tuple[Array, Array]) -> Array:
+        return _joined((jax.vmap(svec)(s[0]), s[1]))
+
+    def _matrices(self, s: Array) -> tuple[Array, Array]:
+        count = len(self.program.squares)
+        return jax.vmap(smat)(s[:-count].reshape(count, -1)), s[-count:]
+
+
+def planar_program(data: PlanarData) -> PlanarProgram:
+    """The cone program of some planar data."""
+    features = jnp.asarray(data.features)
     length, price = _units(data)
     cells = cells_of(features)
-    readers = cells.readers(features / length)
-    count, rows, _ = readers.shape
-    outputs = targets.shape[1]
-    side = 2 + outputs
-    place = _places(side)
-    output = jnp.arange(outputs)
-    of_residual = jnp.zeros((count, PSD(side).rows, rows, outputs), features.dtype)
-    for axis in range(2):
-        image = -jnp.sqrt(2.0).astype(features.dtype) * readers[:, :, axis]
-        of_residual = of_residual.at[:, place[axis][2:], :, output].set(image)
-    own = jnp.eye(count, dtype=features.dtype)
-    of_mu = jnp.zeros((count, PSD(side).rows, count), features.dtype)
-    of_mu = of_mu.at[:, place[0][0]].set(own).at[:, place[1][1]].set(-own)
-    flat = of_residual.reshape(-1, rows * outputs), of_mu.reshape(-1, count)
-    A = jnp.block([[*flat], [jnp.zeros((count, rows * outputs), features.dtype), -own]])
-    squares = jnp.sum(cells.frames**2, axis=1)
-    diagonal = jnp.concatenate([squares, jnp.ones((count, outputs), features.dtype)], axis=1)
-    offset = jnp.zeros((count, PSD(side).rows), features.dtype)
-    offset = offset.at[:, [place[i][i] for i in range(side)]].set(diagonal)
-    zero = jnp.zeros(count, features.dtype)
-    curvature = jnp.concatenate([jnp.ones(rows * outputs, features.dtype), zero])
-    return ConeProgram(
-        jnp.diag(curvature),
-        jnp.concatenate([targets.ravel() / price, zero]),
-        A,
-        jnp.concatenate([offset.ravel(), zero]),
-        [PSD(side)] * count + [Nonnegative(count)],
+    return PlanarProgram(
+        readers=cells.readers(features / length),
+        squares=jnp.sum(cells.frames**2, axis=1),
+        targets=jnp.asarray(data.targets) / price,
     )
 
 
@@ -183,19 +358,18 @@ class ExactPlanar(AbstractTrainingProgram[PlanarData, PlanarSolution]):
     def cone_program(self, data):
         return planar_program(data)
 
-    def default_solver(self):
-        return InteriorPoint(tolerance=1e-9)
+    def default_solver(self, program):
+        # In float64 the values settle at 1e-10 to 1e-9; more refinements take all lanes there.
+        tolerance = 1e-9 if program.targets.dtype == jnp.float64 else None
+        return InteriorPoint(tolerance=tolerance, max_steps=50, refinements=4)
 
     def read_out(self, data, program, solution):
-        rows, outputs = data.targets.shape
         length, price = _units(data)
-        side = 2 + outputs
-        count = 2 * (rows + 1)
-        blocks = solution.y[: count * PSD(side).rows].reshape(count, -1)
-        duals = jax.vmap(smat)(blocks)
+        residual, _ = solution.x
+        duals, _ = solution.y
         return PlanarSolution(
             data=data,
-            residual=price * solution.x[: rows * outputs].reshape(rows, outputs),
+            residual=price * residual,
             moments=2 * price / length * duals[:, :2, :2],
             objective=data.constant - price**2 * solution.dual_objective,
             dual_objective=data.constant - price**2 * solution.primal_objective,
@@ -231,8 +405,12 @@ def planar_network(solution: PlanarSolution) -> TwoLayerReLU:
     on_rays = (1 - correlation) * first + jnp.roll((1 - correlation) * second, 1)
     directions = jnp.concatenate([rays, inside])
     squares = jnp.concatenate([on_rays, correlation * length**2])
-    activations = jax.nn.relu(_dot(directions, jnp.asarray(data.features).T))
-    outputs = -squares[:, None] * _dot(activations, solution.residual) / data.weight_decay
+    activations = jax.nn.relu(_dot(jnp.asarray(data.features), directions.T))
+    weighted = activations * squares
+    # The best output layer for these strengths |u_j| |v_j| (docs/math.md, "Growing and refitting").
+    ridge = data.weight_decay * jnp.eye(len(activations), dtype=activations.dtype)
+    delta = jnp.linalg.solve(_dot(weighted, activations.T) + ridge, jnp.asarray(data.targets))
+    outputs = _dot(weighted.T, delta)
     return TwoLayerReLU(directions[:, : data.rank].T, outputs)
 
 
@@ -250,13 +428,8 @@ def _units(data: PlanarData) -> tuple[Array, Array]:
     return length, data.weight_decay / length
 
 
-def _places(side: int) -> list[list[int]]:
-    """Where entry (i, j) of a matrix stands in its `svec`."""
-    place = [[0] * side for _ in range(side)]
-    triangle = [(i, j) for j in range(side) for i in range(j, side)]
-    for index, (i, j) in enumerate(triangle):
-        place[i][j] = place[j][i] = index
-    return place
+def _joined(parts: tuple[Array, Array]) -> Array:
+    return jnp.concatenate([parts[0].ravel(), parts[1].ravel()])
 
 
 def _dot(left: Array, right: Array) -> Array:
