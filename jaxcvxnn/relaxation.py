@@ -113,14 +113,15 @@ def solve(
     **Returns** a `LiftedSolution` or a `PlanarSolution`; read its `status`. Nothing is raised for a
     poor solve.
     """
-    chosen: AbstractTrainingProgram[Any, Any] = SDPRelaxation() if program is None else program
-    data = chosen.data(problem)
-    cone_program = chosen.cone_program(data)
-    solver = chosen.default_solver(cone_program) if solver is None else solver
+    if program is None:
+        return solve(problem, SDPRelaxation(), solver, warm_start=warm_start)
+    data = program.data(problem)
+    cone_program = program.cone_program(data)
+    solver = program.default_solver(cone_program) if solver is None else solver
     named = isinstance(warm_start, LiftedSolution | PlanarSolution)
     earlier = warm_start.solution if named else warm_start
     solution = solve_cone(cone_program, solver, warm_start=earlier)
-    return chosen.read_out(data, cone_program, solution)
+    return program.read_out(data, cone_program, solution)
 
 
 def read_out(data: LiftedData, program: LiftedProgram, solution: Solution) -> LiftedSolution:

@@ -127,15 +127,15 @@ class PlanarFactor(eqx.Module):
 
 
 class PlanarProgram(AbstractConeProgram[PlanarFactor]):
-    """(planar) in the standard form, R and mu in units of w = weight decay / longest feature.
+    """(planar) in the standard form, with R in some unit t.
 
-    x = (R / w, mu / w), s = (the matrices of (cell) / w, mu / w), so only the linear term depends on
-    Y and the weight decay. The value is -(p* - `constant`) / w^2.
+    x = (R / t, mu / wd), s = (the matrices of (cell) / wd, mu / wd), and the value is
+    -(p* - `constant`) / t^2.
     """
 
-    readers: Float[Array, "k l 2"]
+    readers: Float[Array, "k l 2"]  # t / wd times E_k, with relu(F T_k a) = E_k a in cell k
     squares: Float[Array, "k 2"]  # diagonals of T_k'T_k
-    targets: Float[Array, "l c"]  # Y / w
+    targets: Float[Array, "l c"]  # Y / t
 
     @property
     def solvable(self):
@@ -313,13 +313,12 @@ class PlanarForm(AbstractInteriorForm):
 
 def planar_program(data: PlanarData) -> PlanarProgram:
     """The cone program of some planar data."""
-    features = jnp.asarray(data.features)
-    length, price = _units(data)
-    cells = cells_of(features)
+    unit = _unit(data)
+    cells = cells_of(jnp.asarray(data.features))
     return PlanarProgram(
-        readers=cells.readers(features / length),
+        readers=cells.readers(jnp.asarray(data.features)) * (unit / data.weight_decay),
         squares=jnp.sum(cells.frames**2, axis=1),
-        targets=jnp.asarray(data.targets) / price,
+        targets=jnp.asarray(data.targets) / unit,
     )
 
 
@@ -364,15 +363,15 @@ class ExactPlanar(AbstractTrainingProgram[PlanarData, PlanarSolution]):
         return InteriorPoint(tolerance=tolerance, max_steps=50, refinements=4)
 
     def read_out(self, data, program, solution):
-        length, price = _units(data)
+        unit = _unit(data)
         residual, _ = solution.x
         duals, _ = solution.y
         return PlanarSolution(
             data=data,
-            residual=price * residual,
-            moments=2 * price / length * duals[:, :2, :2],
-            objective=data.constant - price**2 * solution.dual_objective,
-            dual_objective=data.constant - price**2 * solution.primal_objective,
+            residual=unit * residual,
+            moments=2 * unit**2 / data.weight_decay * duals[:, :2, :2],
+            objective=data.constant - unit**2 * solution.dual_objective,
+            dual_objective=data.constant - unit**2 * solution.primal_objective,
             status=solution.status,
             steps=solution.steps,
             residuals=solution.residuals,
@@ -421,11 +420,17 @@ def _seen_features(data: LiftedData) -> Float[Array, "l r"]:
     return _dot(readout[:, : data.pairs], directions) + 2 * readout[:, data.pairs :]
 
 
-def _units(data: PlanarData) -> tuple[Array, Array]:
-    """The longest feature, and the weight decay over it."""
-    longest = jnp.max(jnp.linalg.norm(jax.lax.stop_gradient(jnp.asarray(data.features)), axis=1))
-    length = jnp.where(longest > 0, longest, 1)
-    return length, data.weight_decay / length
+def _unit(data: PlanarData) -> Array:
+    """The unit of R: the weight decay over the longest feature, but |Y| where that is less.
+
+    In either case p* is not small against its square, so that a relative gap means something. The
+    value does not depend on the unit; so no derivative passes through it.
+    """
+    features, targets = jnp.asarray(data.features), jnp.asarray(data.targets)
+    longest = jnp.max(jnp.linalg.norm(jax.lax.stop_gradient(features), axis=1))
+    price = data.weight_decay / jnp.where(longest > 0, longest, 1)
+    size = norm(jax.lax.stop_gradient(targets))
+    return jax.lax.stop_gradient(jnp.where(size > 0, jnp.minimum(price, size), price))
 
 
 def _joined(parts: tuple[Array, Array]) -> Array:
