@@ -1,0 +1,134 @@
+"""(planar) in coordinates, for interior-point methods.
+
+The normal matrix is formed cell by cell from the scaling matrices, without A: of the rows of F each
+cell sees two combinations only. Derivation: docs/math.md, section "Samples in a plane".
+"""
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxcone import (
+    PSD,
+    AbstractInteriorForm,
+    EntryScaling,
+    Layout,
+    MatrixScaling,
+    Nonnegative,
+    ProductCone,
+    norm,
+    smat,
+    svec,
+)
+
+if TYPE_CHECKING:
+    from .planar import PlanarProgram
+
+
+class PlanarForm(AbstractInteriorForm):
+    """(planar) in coordinates: x = (R, mu), s = (the cells' matrices as `svec`, mu).
+
+    `unit` divides the objective and multiplies y.
+    """
+
+    program: "PlanarProgram"
+    unit: Float[Array, ""]
+    layout: Layout
+
+    def __init__(self, program: "PlanarProgram"):
+        count, _, _ = program.readers.shape
+        side = 2 + program.targets.shape[1]
+        self.program = program
+        self.unit = jnp.maximum(norm(program.targets), 1)
+        self.layout = Layout(ProductCone([PSD(side)] * count + [Nonnegative(count)]))
+
+    def linear(self):
+        return _joined(self.program.linear()) / self.unit
+
+    def offset(self):
+        return self._rows(self.program.offset())
+
+    def quadratic(self, x):
+        return _joined(self.program.quadratic(self._parts(x))) / self.unit
+
+    def operator(self, x):
+        return self._rows(self.program.operator(self._parts(x)))
+
+    def adjoint(self, y):
+        return _joined(self.program.adjoint(self._matrices(y)))
+
+    def equality_rows(self):
+        return jnp.zeros((0, self.size), self.program.targets.dtype)
+
+    def normal(self, scaling):
+        of_cells, of_mu = scaling
+        assert isinstance(of_cells, MatrixScaling) and isinstance(of_mu, EntryScaling)
+        readers = self.program.readers
+        rows, outputs = self.program.targets.shape
+        # <W^-1 S, W^-1 S'> = tr(S G S' G) with the inverse metric G = [[a, b], [b', d]].
+        metric = _dot(jnp.swapaxes(of_cells.inverse, 1, 2), of_cells.inverse)
+        a, b, d = metric[:, :2, :2], metric[:, :2, 2:], metric[:, 2:, 2:]
+        # Of S = [[0, H'], [H, 0]]: 2 (a_pq d_ij + b_pj b_qi) on H_ip H_jq. As plain products of
+        # matrices, which are fast in a batch too.
+        inner = a[:, :, :, None, None] * d[:, None, None] + (
+            b[:, :, None, None, :] * b[:, None, :, :, None]
+        )
+        half = _dot(readers, 2 * jnp.swapaxes(inner, 1, 2).reshape(-1, 2, 2 * outputs**2))
+        half = jnp.swapaxes(half.reshape(-1, rows, 2, outputs**2), 1, 2)
+        flat = jnp.swapaxes(readers, 0, 1).reshape(rows, -1)
+        square = _dot(flat, half.reshape(-1, rows * outputs**2))
+        square = jnp.swapaxes(square.reshape(rows, rows, outputs, outputs), 1, 2)
+        square = square.reshape(rows * outputs, rows * outputs)
+        square = square + jnp.eye(rows * outputs, dtype=square.dtype) / self.unit
+        # Of mu: S = J = diag(-1, 1, 0).
+        bent = a[:, :, 1:] * b[:, 1:] - a[:, :, :1] * b[:, :1]
+        cross = 2 * jnp.einsum("klp,kpi->lik", readers, bent, precision="highest")
+        cross = cross.reshape(rows * outputs, -1)
+        own = a[:, 0, 0] ** 2 + a[:, 1, 1] ** 2 - 2 * a[:, 0, 1] ** 2 + of_mu.w**-2
+        return jnp.block([[square, cross], [cross.T, jnp.diag(own)]])
+
+    def initial(self):
+        (matrices, mu), _ = self.program.initial()
+        value = norm(self.program.targets) ** 2 / 2 / self.unit
+        gap = (1 + value) / self.layout.degree
+        inverse = gap * jnp.linalg.inv(matrices)
+        x = _joined((jnp.zeros_like(self.program.targets), mu))
+        return x, [matrices, mu], [inverse, gap / mu]
+
+    def points(self, x, s, y):
+        duals, multipliers = self._matrices(y)
+        return self._parts(x), self._matrices(s), (self.unit * duals, self.unit * multipliers)
+
+    def twin(self):
+        return None  # always solvable
+
+    @property
+    def size(self):
+        return self.program.targets.size + len(self.program.squares)
+
+    def cost(self):
+        count, rows, _ = self.program.readers.shape
+        outputs = self.program.targets.shape[1]
+        held = 2.0 * count * rows * outputs**2
+        return held + 10.0 * count * (2 + outputs) ** 2, 2.0 * rows * held
+
+    def _parts(self, x: Array) -> tuple[Array, Array]:
+        targets = self.program.targets
+        return x[: targets.size].reshape(targets.shape), x[targets.size :]
+
+    def _rows(self, s: tuple[Array, Array]) -> Array:
+        return _joined((jax.vmap(svec)(s[0]), s[1]))
+
+    def _matrices(self, s: Array) -> tuple[Array, Array]:
+        count = len(self.program.squares)
+        return jax.vmap(smat)(s[:-count].reshape(count, -1)), s[-count:]
+
+
+def _joined(parts: tuple[Array, Array]) -> Array:
+    return jnp.concatenate([parts[0].ravel(), parts[1].ravel()])
+
+
+def _dot(left: Array, right: Array) -> Array:
+    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
