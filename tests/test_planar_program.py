@@ -1,5 +1,6 @@
 """(planar): the global optimum for samples in a plane, its network, its batches and derivatives."""
 
+import dataclasses
 import functools
 import os
 from pathlib import Path
@@ -180,11 +181,15 @@ def test_nearly_parallel_and_antiparallel_samples(rng, angle):
 
 def test_rank_one_and_rank_two_in_more_features(rng):
     X, Y = draw(rng, d=1)
-    one, network = solved(TrainingProblem(X, Y, 0.1))
-    np.testing.assert_allclose(optimum(X * [0.6, -0.8], Y), one.objective, rtol=1e-8)
+    problem = TrainingProblem(X, Y, 0.1)
+    line = ExactPlanar().data(problem)
+    plane = PlanarData(line.features, line.targets, line.weight_decay, line.constant, rank=2)
+    found, _ = solved(plane)
+    np.testing.assert_allclose(optimum(X * [0.6, -0.8], Y), found.objective, rtol=1e-8)
+    network = planar_network(dataclasses.replace(found, data=line))
     assert network.U.shape[0] == 1
-    objective = TrainingProblem(X, Y, 0.1).objective(balance(network))
-    np.testing.assert_allclose(objective, one.objective, rtol=1e-8)
+    objective = problem.objective(balance(network))
+    np.testing.assert_allclose(objective, found.objective, rtol=1e-8)
     basis, _ = np.linalg.qr(rng.standard_normal((4, 2)))
     X, Y = draw(rng)
     wide = TrainingProblem(X @ basis.T, Y, 0.1)
@@ -247,6 +252,7 @@ def test_lanes_and_their_derivatives_and_new_numbers_compile_nothing(rng):
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_single_precision(rng):
     X, Y = draw(rng)
     found, network = solved(TrainingProblem(X.astype(np.float32), Y.astype(np.float32), 0.1))
@@ -254,6 +260,7 @@ def test_single_precision(rng):
     np.testing.assert_allclose(found.objective, optimum(X, Y), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_splitting_finds_the_same_and_starts_warm(rng):
     X, Y = draw(rng)
     splitting = Splitting(tolerance=1e-7, max_steps=3000)
