@@ -38,10 +38,19 @@ from .polish import (
     polish as polish,
     prune as prune,
 )
+from .pricing.cone_pca import ConePrices as ConePrices, cone_pca as cone_pca
+from .pricing.enumeration import sign_patterns as sign_patterns
 from .pricing.price import Price as Price
 from .pricing.pricer import best_neuron as best_neuron
 from .problem import TrainingProblem as TrainingProblem
 from .programs.lifted import LiftedData as LiftedData, LiftedProgram as LiftedProgram
+from .programs.planar import (
+    ExactPlanar as ExactPlanar,
+    PlanarData as PlanarData,
+    PlanarProgram as PlanarProgram,
+    PlanarSolution as PlanarSolution,
+    planar_network as planar_network,
+)
 from .reduction import (
     Reduction as Reduction,
     lifted_data as lifted_data,

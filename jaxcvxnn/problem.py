@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from .losses import AbstractLoss, AbstractRegressionLoss, loss_named
+from .losses import AbstractLoss, AbstractRegressionLoss, Squared, loss_named
 
 if TYPE_CHECKING:
     from .networks import TwoLayerReLU
@@ -96,6 +96,15 @@ class TrainingProblem(eqx.Module):
     def objective(self, network: TwoLayerReLU) -> Float[Array, ""]:
         """`training_loss` plus the weight decay's term: an upper bound on p*."""
         return self.training_loss(network) + self.weight_decay / 2 * network.squared_norm
+
+
+def require_squared(problem: TrainingProblem) -> None:
+    """Raise a `ValueError` for another loss: these programs are derived for the squared one."""
+    if not isinstance(problem.loss, Squared):
+        raise ValueError(
+            f"This program takes the squared loss only; the problem's is {problem.loss.name!r}. "
+            'Use train(..., program="columns") or certify.'
+        )
 
 
 def in_float64(problem: TrainingProblem) -> TrainingProblem:

@@ -23,7 +23,7 @@ from .insertion import grow, pad
 from .losses import AbstractLoss, Squared
 from .networks import TwoLayerReLU
 from .polish import polish as polish_network, prune
-from .problem import TrainingProblem, in_float64
+from .problem import TrainingProblem, in_float64, require_squared
 from .programs.lifted import LiftedProgram, lifted_program
 from .reduction import Reduction, reduce
 from .relaxation import LiftedSolution, read_out
@@ -156,8 +156,8 @@ def train(
     if tolerance is not None and not 0 < tolerance < math.inf:
         raise ValueError(f"tolerance must be a positive number or None; got {tolerance!r}.")
     problem = TrainingProblem(X, Y, weight_decay, bias=bias, loss=loss)
-    if program == "lifted" and not isinstance(problem.loss, Squared):
-        raise ValueError('program "lifted" takes the squared loss only; use program="columns".')
+    if program == "lifted":
+        require_squared(problem)
     for_lifted = solver not in (None, "auto") or checkpoint is not None or not polish
     with jax.enable_x64(True):
         exact = in_float64(problem)

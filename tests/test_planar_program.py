@@ -198,7 +198,9 @@ def test_rank_one_and_rank_two_in_more_features(rng):
     reduction = reduce(wide)
     found, network = solved(reduction.data)
     np.testing.assert_allclose(found.objective, optimum(X, Y), rtol=1e-8)
-    lifted = TwoLayerReLU(reduction.basis @ network.U, network.V @ reduction.output_basis.T)
+    lifted = TwoLayerReLU(
+        reduction.directions.basis @ network.U, network.V @ reduction.output_basis.T
+    )
     np.testing.assert_allclose(wide.objective(balance(lifted)), found.objective, rtol=1e-8)
 
 

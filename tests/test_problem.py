@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxcvxnn
 from jaxcvxnn import TrainingProblem, TwoLayerReLU
 
 from . import oracles
@@ -240,3 +241,25 @@ def test_a_problem_passes_through_jit_and_tree_maps():
     np.testing.assert_allclose(value, problem.objective(network), rtol=1e-14)
     again = jax.tree.map(lambda leaf: leaf, problem)
     assert again.bias is True and np.array_equal(again.X, X)
+
+
+@pytest.mark.parametrize("program", [jaxcvxnn.SDPRelaxation(), jaxcvxnn.ExactPlanar()])
+def test_programs_of_the_squared_loss_refuse_others(program):
+    problem = TrainingProblem(np.eye(2), [1, -1], 0.1, loss="logistic")
+    with pytest.raises(ValueError, match="squared loss only; the problem's is 'logistic'"):
+        jaxcvxnn.solve(problem, program)
+    with pytest.raises(ValueError, match="squared loss only"):
+        jaxcvxnn.reduce(problem)
+
+
+def test_labels_of_classification_losses_become_targets():
+    X = np.ones((3, 2), np.float32)
+    logistic = TrainingProblem(X, [0, 1, 1], 0.1, loss="logistic")
+    np.testing.assert_array_equal(logistic.Y[:, 0], [-1, 1, 1])
+    softmax = TrainingProblem(X, [2, 0, 1], 0.1, loss="softmax")
+    np.testing.assert_array_equal(softmax.Y, np.eye(3)[[2, 0, 1]])
+    assert softmax.X.dtype == softmax.Y.dtype == np.float32
+    with pytest.raises(ValueError, match="hinge"):
+        TrainingProblem(X, [0.5, 1, 1], 0.1, loss="hinge")
+    with pytest.raises(ValueError, match="squared"):
+        TrainingProblem(X, [0.5, 1, 1], 0.1, loss="quadratic")

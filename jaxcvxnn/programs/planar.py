@@ -30,7 +30,7 @@ from jaxcone import (
 )
 
 from ..networks import TwoLayerReLU
-from ..problem import TrainingProblem
+from ..problem import TrainingProblem, require_squared
 from .abstract import AbstractTrainingProgram
 from .lifted import LiftedData
 from .planar_interior import PlanarForm
@@ -230,6 +230,7 @@ class ExactPlanar(AbstractTrainingProgram[PlanarData, PlanarSolution]):
             features = _seen_features(problem)
             constant = jnp.asarray(problem.constant)
         else:
+            require_squared(problem)
             features = jnp.asarray(problem.features)
             constant = jnp.zeros((), features.dtype)
         targets = problem.targets if isinstance(problem, LiftedData) else problem.Y
