@@ -94,17 +94,28 @@ def certify(
     given = TrainingProblem(X, Y, weight_decay, bias=checked.b is not None, loss=loss)
     problem = in_float64(given)
     _check_fit(checked, problem)
-    clock, pricer = Clock(time_limit), Pricer(problem.features)
+    with jax.enable_x64(True):
+        return _certify(problem, checked, tolerance, Clock(time_limit), seed)
+
+
+def _certify(
+    problem: TrainingProblem,
+    network: TwoLayerReLU,
+    tolerance: float | None,
+    clock: Clock,
+    seed: int,
+) -> NetworkCertificate:
+    pricer = Pricer(problem.features)
     if tolerance is None:
         tolerance = default_tolerance(pricer.rank)
-    upper = float(problem.objective(checked))
-    residual = np.asarray(problem.loss.gradient(checked.predict(problem.X), problem.Y))
-    first = np.asarray(checked.first_layer).T
-    budget = None if time_limit is None else time_limit / 4
+    upper = float(problem.objective(network))
+    residual = np.asarray(problem.loss.gradient(network.predict(problem.X), problem.Y))
+    first = np.asarray(network.first_layer).T
+    budget = None if clock.limit is None else clock.limit / 4
     proof = certify_residual(problem, residual, pricer, neurons=first, seconds=budget)
     lower, source = proof.lower_bound, "the network's own residual"
     if relative_gap(lower, upper) > tolerance:
-        better, method = _global_bound(problem, checked, pricer.rank, tolerance, clock, seed)
+        better, method = _global_bound(problem, network, pricer.rank, tolerance, clock, seed)
         if better > lower:
             lower, source = better, method
     return NetworkCertificate(

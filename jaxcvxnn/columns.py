@@ -144,9 +144,7 @@ def generate_columns(
             work.adopt(start)
         status = "max_rounds"
         for _ in range(max_rounds):
-            status = work.clock.interruptible(work.round) or work.clock.stopped
-            if watch is not None:
-                watch(work.certificate.lower_bound, work.upper, len(work.history))
+            status = work.clock.interruptible(lambda: work.round(watch)) or work.clock.stopped
             if status != "running":
                 break
     return ColumnGeneration(
@@ -234,12 +232,14 @@ class _Columns:
         self.second = second[alive] * lengths[alive, None]
         self._offer(network)
 
-    def round(self) -> str:
+    def round(self, watch: Callable[[float, float, int], None] | None) -> str:
         """Refit, price, add; the status afterwards."""
         residual = self._refit()
         price = self._price(residual)
         pays = self._paying(price, residual)
         self.history.append((self.certificate.lower_bound, self.upper, len(self.first)))
+        if watch is not None:
+            watch(self.certificate.lower_bound, self.upper, len(self.history))
         if self.gap <= self.tolerance:
             return "solved"
         if price.interrupted:

@@ -22,6 +22,13 @@ from jaxcone import AbstractSolver, verified
 from .certificate import Certificate
 from .choice import named_solver
 from .clock import Clock, Progress
+from .columns import (
+    ColumnGeneration,
+    PricedCertificate,
+    generate_columns,
+    narrow,
+    relative_gap,
+)
 from .insertion import refit_network
 from .networks import TwoLayerReLU
 from .polish import merge, prune
@@ -29,16 +36,20 @@ from .problem import TrainingProblem, in_float64
 from .programs.lifted import lifted_program
 from .reduction import reduce
 from .train import (
+    MAX_ROUNDS,
     SOLVE_SHARE,
     Candidate,
     Run,
     candidates,
     check_limits,
+    choose_program,
 )
 
 # Of a polished network's objective, the part that fewer neurons may cost, and the angles (1 - cosine)
 # up to which neurons are merged, which are also the parts of the strongest that are dropped.
 SIMPLER = 1e-6
+# Column generation without a time limit: seconds per weight decay.
+COLUMNS_SECONDS = 20.0
 TOLERANCES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-8)
 
 
@@ -49,7 +60,8 @@ class PathPoint(eqx.Module):
     `lower_bound` at this weight decay. `certificate` is this point's own; `lower_bound` is larger
     than its bound where the other certificates of the path prove more. `status` is that of the
     solve (see `TrainingResult`), or `time_limit` or `interrupted` where the work on this point was
-    cut short or not begun; both bounds hold whatever it says. `steps` are the solver's.
+    cut short or not begun; both bounds hold whatever it says. `steps` are the solver's, or rounds of
+    column generation.
     """
 
     weight_decay: float
@@ -58,13 +70,12 @@ class PathPoint(eqx.Module):
     lower_bound: float
     status: str
     steps: int
-    certificate: Certificate
+    certificate: Certificate | PricedCertificate
 
     @property
     def relative_gap(self) -> float:
         """(upper_bound - lower_bound) / |upper_bound|."""
-        tiny = np.finfo(float).tiny
-        return (self.upper_bound - self.lower_bound) / max(abs(self.upper_bound), tiny)
+        return relative_gap(self.lower_bound, self.upper_bound)
 
     @property
     def effective_width(self) -> int:
@@ -153,6 +164,7 @@ def path(
     problem: TrainingProblem,
     weight_decays: Any,
     *,
+    program: str = "auto",
     solver: AbstractSolver | str | None = None,
     width: int = 300,
     polish: bool = True,
@@ -162,18 +174,20 @@ def path(
 ) -> RegularizationPath:
     """Train at many weight decays, with bounds on the global optimum at each of them.
 
-    The data are reduced once. From large to small weight decay, the relaxation is solved from the
-    solution before it and rounded. Then each network is improved as by `train`, from the one before
-    it if that is the better start, and simplified: parallel neurons become one where this costs no
-    more than 1e-6 of the objective. In the end every point gets the best of all networks, and the
-    best bound that all certificates prove together.
+    From large to small weight decay, by column generation from the network before where the data have
+    low rank, as in `train`. Otherwise the data are reduced once, the relaxation is solved from the
+    solution before it and rounded, and then each network is improved as by `train`, from the one
+    before it if that is the better start. Networks are simplified: parallel neurons become one where
+    this costs no more than 1e-6 of the objective. In the end every point gets the best of all
+    networks, and the best bound that all certificates prove together.
 
     **Arguments:**
 
     - `problem`: the data; its own weight decay plays no part.
     - `weight_decays`: positive numbers, shape (k,), in any order.
-    - `solver`: settings of the splitting method; by default the penalty is chosen by trial at the
-      first weight decay.
+    - `program`: see `train`. Above rank 2 give a `time_limit`: the default is 20 s per point there.
+    - `solver` of the relaxation: see `train`; a penalty that is chosen by trial is so at the first
+      weight decay.
     - `width`, `polish`, `seed`: see `train`.
     - `progress`: called with a `Progress` after each chunk of work; its stage names the weight decay
       too, as in "solve 0.1", and its bounds are those of this weight decay by itself.
@@ -193,8 +207,13 @@ def path(
         # Equal weight decays are one point of the path.
         distinct, places = np.unique(values, return_inverse=True)
         clock = Clock(time_limit)
-        descending = _Path(problem, distinct[::-1].tolist(), clock, int(width), seed, progress)
-        points = descending(solver, polish=polish)[::-1]
+        descending = distinct[::-1].tolist()
+        for_lifted = solver not in (None, "auto") or not polish
+        if choose_program(program, in_float64(problem), for_lifted=for_lifted) == "columns":
+            points = _by_columns(problem, descending, clock, int(width), seed, progress)[::-1]
+        else:
+            lifted = _Path(problem, descending, clock, int(width), seed, progress)
+            points = lifted(solver, polish=polish)[::-1]
     return RegularizationPath(problem, tuple(points[place] for place in places), clock.seconds)
 
 
@@ -270,6 +289,75 @@ def _checked(weight_decays: Any, problem: TrainingProblem) -> Float[np.ndarray, 
     if bad.size:
         raise ValueError(f"{expected}; entry {bad[0]} is {given[bad[0]]}.")
     return values
+
+
+def _by_columns(
+    problem: TrainingProblem,
+    weight_decays: list[float],
+    clock: Clock,
+    width: int,
+    seed: int,
+    progress: Callable[[Progress], None] | None,
+) -> list[PathPoint]:
+    """The path from large to small weight decay, each point from the network before it."""
+    exact = in_float64(problem)
+    problems = [
+        eqx.tree_at(lambda p: p.weight_decay, exact, np.asarray(value)) for value in weight_decays
+    ]
+    found: list[ColumnGeneration] = []
+    statuses, networks = [], []
+    with clock.stage("columns"):
+        for index, here in enumerate(problems):
+            over = clock.over()
+            share = _seconds(clock, len(problems) - index)
+            one = generate_columns(
+                here,
+                start=found[-1].network if found else None,
+                max_rounds=0 if over else MAX_ROUNDS,
+                clock=share,
+                seed=seed,
+                watch=_watching(progress, weight_decays[index]),
+            )
+            if share.stopped == "interrupted":
+                clock.stopped = "interrupted"
+            found.append(one)
+            statuses.append(clock.stopped if over else one.status)
+            network = simplify(here, one.network, width=max(width, one.network.width))
+            networks.append(network if network.width <= width else narrow(here, network, width))
+    bounds = transfer(weight_decays, [one.lower_bound for one in found])
+    points = []
+    for here, one, bound, status in zip(problems, found, bounds, statuses, strict=True):
+        objectives = [float(here.objective(network)) for network in networks]
+        best = int(np.argmin(objectives))
+        points.append(
+            PathPoint(
+                weight_decay=float(here.weight_decay),
+                network=networks[best],
+                upper_bound=objectives[best],
+                lower_bound=bound,
+                status=status,
+                steps=one.rounds,
+                certificate=one.certificate,
+            )
+        )
+    return points
+
+
+def _seconds(clock: Clock, left: int) -> Clock:
+    """A clock for the next of `left` points: its share of what is left."""
+    remaining = clock.remaining
+    return Clock(COLUMNS_SECONDS if remaining is None else max(remaining, 1e-3) / left)
+
+
+def _watching(
+    progress: Callable[[Progress], None] | None, weight_decay: float
+) -> Callable[[float, float, int], None]:
+    def watch(lower, upper, done):
+        if progress is not None:
+            name = f"columns {weight_decay:.4g}"
+            progress(Progress(name, done, MAX_ROUNDS, lower, upper))
+
+    return watch
 
 
 @dataclasses.dataclass

@@ -17,7 +17,7 @@ from .certificate import Certificate, certify_reduced
 from .checkpoint import load_solution, save_solution
 from .choice import describe_cost, method_name, named_solver
 from .clock import Clock, Progress
-from .columns import LARGEST_RANK, PricedCertificate, generate_columns, narrow
+from .columns import LARGEST_RANK, PricedCertificate, generate_columns, narrow, relative_gap
 from .directions import find_directions
 from .insertion import grow, pad
 from .losses import AbstractLoss, Squared
@@ -54,8 +54,7 @@ class TrainingResult(eqx.Module):
     @property
     def relative_gap(self) -> float:
         """(upper_bound - lower_bound) / |upper_bound|."""
-        tiny = np.finfo(float).tiny
-        return (self.upper_bound - self.lower_bound) / max(abs(self.upper_bound), tiny)
+        return relative_gap(self.lower_bound, self.upper_bound)
 
     def __str__(self) -> str:
         shape = f"{self.network.in_features} inputs, {self.network.width} neurons"
@@ -150,28 +149,40 @@ def train(
 
     **Raises** a `ValueError` for bad data (see `TrainingProblem`) or settings.
     """
-    if program not in ("auto", "columns", "lifted"):
-        raise ValueError(f'program must be "auto", "columns" or "lifted"; got {program!r}.')
     check_limits(width, time_limit)
     if tolerance is not None and not 0 < tolerance < math.inf:
         raise ValueError(f"tolerance must be a positive number or None; got {tolerance!r}.")
     problem = TrainingProblem(X, Y, weight_decay, bias=bias, loss=loss)
-    if program == "lifted":
-        require_squared(problem)
     for_lifted = solver not in (None, "auto") or checkpoint is not None or not polish
     with jax.enable_x64(True):
         exact = in_float64(problem)
-        if program == "auto":
-            low = find_directions(exact.features).rank <= LARGEST_RANK and not for_lifted
-            program = "columns" if low or not isinstance(problem.loss, Squared) else "lifted"
-            if program == "columns" and time_limit is None:
-                time_limit = AUTO_SECONDS
+        chosen = choose_program(program, exact, for_lifted=for_lifted)
+        if program == "auto" and chosen == "columns" and time_limit is None:
+            time_limit = AUTO_SECONDS
         clock = Clock(time_limit)
-        if program == "columns":
+        if chosen == "columns":
             return train_columns(problem, tolerance, clock, int(width), seed, progress)
         return Run(problem, reduce(exact), clock, int(width), seed, progress)(
             solver, polish=polish, checkpoint=checkpoint
         )
+
+
+def choose_program(program: str, problem: TrainingProblem, *, for_lifted: bool = False) -> str:
+    """ "columns" or "lifted"; "auto" by the rank of the data and the loss, and by whether the caller
+    has given arguments that make sense `for_lifted` only.
+
+    **Raises** a `ValueError` for another name, and for "lifted" with a loss it does not take.
+    """
+    if program not in ("auto", "columns", "lifted"):
+        raise ValueError(f'program must be "auto", "columns" or "lifted"; got {program!r}.')
+    if program == "auto":
+        if not isinstance(problem.loss, Squared):
+            return "columns"
+        low = find_directions(problem.features).rank <= LARGEST_RANK
+        return "columns" if low and not for_lifted else "lifted"
+    if program == "lifted":
+        require_squared(problem)
+    return program
 
 
 def train_columns(

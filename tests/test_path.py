@@ -1,5 +1,6 @@
 """`path`: bounds that hold at every weight decay, agree with each other, and do not mind the order."""
 
+import functools
 from fractions import Fraction
 
 import jax
@@ -9,10 +10,14 @@ from hypothesis import given, settings, strategies as st
 
 import jaxcvxnn
 from jaxcone import Splitting
-from jaxcvxnn import TrainingProblem, TwoLayerReLU, path, train
+from jaxcvxnn import TrainingProblem, TwoLayerReLU
 from jaxcvxnn.path import SIMPLER, simplify, transfer
 
 from . import oracles
+
+# The relaxation's way; column generation has its tests at the end.
+path = functools.partial(jaxcvxnn.path, program="lifted")
+train = functools.partial(jaxcvxnn.train, program="lifted")
 
 # The reduced shape and the width of tests/test_train.py: each new one is compiled afresh.
 N, D, C, WIDTH = 4, 2, 1, 8
@@ -314,3 +319,52 @@ def test_the_names_that_users_import():
     assert jaxcvxnn.path is path
     for name in ("PathPoint", "RegularizationPath", "merge"):
         assert hasattr(jaxcvxnn, name)
+
+
+@pytest.fixture(scope="module")
+def exact(problem):
+    return jaxcvxnn.path(problem, DECAYS)
+
+
+def test_columns_reach_the_optimum_at_every_weight_decay(exact, brackets):
+    for point, bracket, decay in zip(exact, brackets, DECAYS, strict=True):
+        assert point.weight_decay == decay and point.status == "solved"
+        assert point.lower_bound <= bracket.upper and bracket.lower <= point.upper_bound
+        # Simplified: a millionth of the objective for fewer neurons.
+        assert 0 <= point.relative_gap <= 1.1 * SIMPLER
+        assert point.certificate.lower_bound <= point.lower_bound
+    assert set(exact.seconds) == {"columns"}
+    order = np.argsort(DECAYS)
+    assert np.all(np.diff(exact.upper_bounds[order]) >= 0)
+    assert np.all(np.diff(exact.lower_bounds[order]) >= 0)
+
+
+def test_columns_are_better_than_the_relaxation(found, exact):
+    assert np.all(found.lower_bounds <= exact.upper_bounds)
+    assert np.all(exact.lower_bounds >= found.lower_bounds * (1 - 2e-8))
+    assert np.all(exact.upper_bounds <= found.upper_bounds * (1 + 2 * SIMPLER))
+
+
+def test_columns_out_of_time_or_interrupted(problem):
+    late = jaxcvxnn.path(problem, DECAYS, time_limit=1e-6)
+    assert set(late.statuses) == {"time_limit"}
+
+    def interrupt(report):
+        if report.stage == "columns 0.1":
+            raise KeyboardInterrupt
+
+    try:
+        stopped = jaxcvxnn.path(problem, DECAYS, progress=interrupt)
+    except KeyboardInterrupt:
+        pytest.fail("the path was lost")
+    assert "interrupted" in stopped.statuses
+    for result in (late, stopped):
+        assert np.all(0 <= result.lower_bounds)
+        assert np.all(result.lower_bounds <= result.upper_bounds)
+
+
+def test_columns_with_another_loss(rng):
+    X = rng.standard_normal((10, 2))
+    labels = (X[:, 0] > 0).astype(int)
+    result = jaxcvxnn.path(TrainingProblem(X, labels, loss="logistic"), [1.0, 0.1])
+    assert np.all(result.relative_gaps <= 1e-4)
