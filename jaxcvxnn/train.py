@@ -28,6 +28,7 @@ from .programs.lifted import LiftedProgram, lifted_program
 from .reduction import Reduction, reduce
 from .relaxation import LiftedSolution, read_out
 from .rounding import round_moments
+from .sgd import random_network
 
 
 class TrainingResult(eqx.Module):
@@ -83,6 +84,7 @@ LARGE = 50
 DEFAULT_STEPS = 4000
 # Column generation: rounds at most, and seconds where the caller sets no limit.
 MAX_ROUNDS = 300
+DESCENT_WIDTH = 100  # neurons that it starts from where the rank is high
 AUTO_SECONDS = 60.0
 # A candidate ends when its bound has gained less than STALL, relative, in PATIENCE chunks running,
 # or when after two chunks its bound is below the part BEHIND of the best.
@@ -200,9 +202,14 @@ def train_columns(
         if progress is not None:
             progress(Progress("columns", done, MAX_ROUNDS, lower, upper))
 
+    start = None
+    if find_directions(exact.features).rank > LARGEST_RANK:
+        with clock.stage("polish"):
+            start = _descended(exact, min(width, DESCENT_WIDTH), seed, clock, watch)
     with clock.stage("columns"):
         found = generate_columns(
             exact,
+            start=start,
             tolerance=tolerance,
             max_rounds=MAX_ROUNDS,
             clock=clock,
@@ -225,6 +232,26 @@ def train_columns(
         certificate=found.certificate,
         solution=None,
         seconds=clock.seconds,
+    )
+
+
+def _descended(
+    problem: TrainingProblem,
+    width: int,
+    seed: int,
+    clock: Clock,
+    watch: Callable[[float, float, int], None],
+) -> TwoLayerReLU | None:
+    """A network by descent from random weights: where the rank is high, neurons that are found one by
+    one end at worse ones. None after a Ctrl-C."""
+
+    def look(network, objective, step, of):
+        watch(0.0, objective, 0)
+        return clock.over(0.5)
+
+    start = random_network(jax.random.key(seed), problem, width)
+    return clock.interruptible(
+        lambda: polish_network(problem, start, watch=look, catch_interrupt=False)
     )
 
 

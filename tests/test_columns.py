@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
+import jaxcvxnn
 from jaxcvxnn.clock import Clock
 from jaxcvxnn.columns import balanced, certify_residual, generate_columns, narrow
 from jaxcvxnn.problem import TrainingProblem, in_float64
@@ -213,3 +214,14 @@ def test_any_residual_proves_a_bound(rng):
     bound = certify_residual(given, exact).lower_bound
     assert bound <= optimum
     assert bound >= optimum * (1 - 1e-11)
+
+
+@pytest.mark.slow
+def test_other_losses_at_high_rank_start_from_descent(rng):
+    X = rng.standard_normal((30, 8))
+    labels = (X[:, 0] + X[:, 1] > 0).astype(int)
+    found = jaxcvxnn.train(X, labels, 0.3, loss="logistic", time_limit=20)
+    assert set(found.seconds) == {"polish", "columns"}
+    assert 0 <= found.lower_bound <= found.upper_bound
+    # No better than nothing would be log 2 per sample.
+    assert found.upper_bound < 0.8 * 30 * np.log(2)
