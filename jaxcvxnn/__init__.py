@@ -11,6 +11,7 @@ from .choice import choose_solver as choose_solver
 from .columns import (
     ColumnGeneration as ColumnGeneration,
     PricedCertificate as PricedCertificate,
+    certify_residual as certify_residual,
     generate_columns as generate_columns,
 )
 from .group_lasso import (

@@ -23,9 +23,9 @@ from .group_lasso import solve_group_lasso
 from .networks import TwoLayerReLU, from_first_layer
 from .polish import merge
 from .pricing.ascent import local_maxima
-from .pricing.price import Matrix, Price
+from .pricing.price import Matrix, Price, finite_matrix
 from .pricing.pricer import Pricer
-from .problem import TrainingProblem
+from .problem import TrainingProblem, in_float64
 
 # Ranks up to which branch and bound proves something in reasonable time.
 LARGEST_RANK = 6
@@ -104,12 +104,22 @@ def relative_gap(lower: float, upper: float) -> float:
 
 
 def certify_residual(
-    problem: TrainingProblem, residual: Matrix, pricer: Pricer | None = None, **budget: Any
+    problem: TrainingProblem, residual: Any, pricer: Pricer | None = None, **budget: Any
 ) -> PricedCertificate:
-    """The lower bound that a residual proves, for instance a network's f(X) - Y (n, c).
+    """The lower bound that a residual proves: any R (n, c), best the gradient of the loss at a good
+    network's outputs, which is f(X) - Y for the squared one.
 
-    `budget` goes to `Pricer.price`. The problem's arrays are NumPy's, float64.
+    **Arguments:** `pricer`, one of `problem.features`, saves its set-up; `budget` (`seconds`,
+    `max_boxes`, `relative`, ...) goes to branch and bound, which prices data of rank 3 and more.
+
+    **Raises** a `ValueError` for a residual of another shape than Y or with entries not finite.
     """
+    problem = in_float64(problem)
+    residual = finite_matrix(residual, "residual", rows=len(problem.Y))
+    if residual.shape != problem.Y.shape:
+        raise ValueError(
+            f"residual must have the shape of Y, {problem.Y.shape}; its shape is {residual.shape}."
+        )
     pricer = Pricer(problem.features) if pricer is None else pricer
     usable = problem.loss.into_domain(residual, problem.Y)
     slack = problem.loss.perturbation(usable, problem.Y)
@@ -131,10 +141,11 @@ def generate_columns(
 ) -> ColumnGeneration:
     """Train to the global optimum, from the neurons of `start` if it is given.
 
-    `tolerance` is the relative gap at which it ends, by default EXACT where prices are known in closed
-    form, else PROVEN. The problem's arrays are NumPy's, float64. `watch(lower, upper, round)` is called
-    after each round. Ctrl-C and `clock` end the work with the best pair of bounds so far.
+    `tolerance` is the relative gap at which it ends, by default 1e-8 where prices are known in closed
+    form (rank 1 and 2), else 1e-5. `watch(lower, upper, round)` is called after each round. Ctrl-C and
+    `clock` end the work with the best pair of bounds so far. In float64, whatever the problem is in.
     """
+    problem = in_float64(problem)
     pricer = Pricer(problem.features)
     if tolerance is None:
         tolerance = default_tolerance(pricer.rank)
@@ -290,7 +301,7 @@ class _Columns:
         excess = float(values[0]) / self.weight_decay - 1 if len(values) else 0.0
         if excess > self.stage:
             return Price(float(values[0]), math.inf, found, "ascent", 0)
-        self.goal = max(2 * self.stage, self._needed())
+        self.goal, remaining = max(2 * self.stage, self._needed()), self.clock.remaining
         target = self.weight_decay * (1 + self.goal)
         proven = self._prove(
             residual,
@@ -299,7 +310,7 @@ class _Columns:
             keep=self.weight_decay * (1 + 1e-9),
             target=target,
             relative=self.goal / 2,
-            seconds=self.clock.remaining,
+            seconds=None if remaining is None else max(remaining, 1e-3),
         )
         if proven.upper <= target * (1 + 1e-9):
             self.stage *= STAGE_FACTOR

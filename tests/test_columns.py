@@ -1,6 +1,7 @@
 """Column generation: known optima, proofs, limits and interrupts."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -28,12 +29,14 @@ def problem(X, Y, weight_decay=0.1, **options) -> TrainingProblem:
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_decoupled_samples(size):
     X, Y = antipodal(size)
-    found = generate_columns(problem(X, Y), tolerance=1e-8)
+    # All neurons have nearly one price, the worst case of branch and bound.
+    tolerance = 1e-8 if size <= 2 else 1e-6
+    found = generate_columns(problem(X, Y), tolerance=tolerance)
     optimum = antipodal_optimum(size, 0.1)
     assert found.lower_bound <= optimum
     assert found.upper_bound >= optimum * (1 - 1e-14)
     assert found.status == "solved"
-    assert found.relative_gap <= 1e-8
+    assert found.relative_gap <= tolerance
     assert found.rank == size
 
 
@@ -214,6 +217,30 @@ def test_any_residual_proves_a_bound(rng):
     bound = certify_residual(given, exact).lower_bound
     assert bound <= optimum
     assert bound >= optimum * (1 - 1e-11)
+
+
+def test_float32_and_jax_arrays_are_taken_as_they_are(rng):
+    X, Y = rng.standard_normal((6, 2)), rng.standard_normal((6, 1))
+    given = TrainingProblem(jnp.asarray(X, jnp.float32), jnp.asarray(Y, jnp.float32), 0.0625)
+    found = generate_columns(given)
+    assert found.network.U.dtype == np.float64
+    assert found.relative_gap <= 1e-8
+    again = certify_residual(given, found.certificate.residual)
+    assert again.lower_bound == found.lower_bound
+
+
+@pytest.mark.parametrize(
+    "residual, message",
+    [
+        (np.ones((3, 1)), "2 rows"),
+        (np.ones((2, 2)), "the shape of Y"),
+        (np.full((2, 1), np.inf), "finite"),
+        (np.ones(2), "matrix"),
+    ],
+)
+def test_bad_residuals(residual, message):
+    with pytest.raises(ValueError, match=message):
+        certify_residual(problem([[1.0], [2.0]], [1.0, 2.0]), residual)
 
 
 @pytest.mark.slow

@@ -119,12 +119,14 @@ def test_iris():
 @pytest.mark.parametrize(
     "weight_decay, optima",
     [
-        (0.1, {0: 8.902057867, 1: 7.677998154, 5: 10.221788345, 9: 9.016183719}),
-        (0.01, {0: 1.030581622, 1: 0.907245448, 5: 1.185326040, 8: 0.855785537}),
+        (0.1, {0: 8.902057867, 1: 7.677998154}),
+        (0.01, {0: 1.030581622, 1: 0.907245448}),
     ],
 )
 def test_random_trials_to_the_optimum(weight_decay, optima):
     X, Y = load("random_trials_00_49.npz", "X", "Y")
+    for trial in range(2, 50, 8):
+        assert 0 <= train(X[trial], Y[trial], weight_decay).relative_gap <= 1e-7
     for trial, optimum in optima.items():
         found = train(X[trial], Y[trial], weight_decay)
         assert found.program == "columns"

@@ -316,7 +316,6 @@ def test_simplify_keeps_what_cannot_be_simpler():
 
 
 def test_the_names_that_users_import():
-    assert jaxcvxnn.path is path
     for name in ("PathPoint", "RegularizationPath", "merge"):
         assert hasattr(jaxcvxnn, name)
 
