@@ -441,8 +441,7 @@ def _longest(p: Iterate, d: Direction) -> Float[Array, ""]:
     """The largest step along d for which everything stays in its cone."""
     least = [d.tau / p.tau, d.kappa / p.kappa]
     for w, ds, dz in zip(p.scaling, d.s, d.z, strict=True):
-        least.append(w.least(after(ds, least[-1:])))
-        least.append(w.least(after(dz, least[-1:])))
+        least.append(w.least(after(ds, least[-1:]), dz))
     worst = jnp.min(jnp.stack(least))
     return 1 / jnp.maximum(-worst, jnp.finfo(worst.dtype).eps)
 
