@@ -5,8 +5,9 @@
 
 Run it from the project's root. All solvers get the same arrays P, c, A, b of
 min 1/2 x'Px + c'x, Ax + s = b, s in K, and each may use its own form of them (sparse, other triangle).
-jaxcone (its splitting method; `jaxcone IP` is its interior-point method) solves a batch as one
-`jit(vmap(...))`, Moreau as `vmap` of its solver, SCS and Clarabel in a loop. Compilation is outside our
+jaxcone (its splitting method; `jaxcone IP` is its interior-point method) solves one program by a jitted
+`solve` and a batch by `solve_batch`, on a thread per core; Moreau by `vmap` of its solver, on all cores
+too; SCS and Clarabel in a loop. Compilation is outside our
 time, equilibration and factorisation are inside; SCS's set-up is outside its time, Clarabel's inside.
 Every timed run starts cold: a second `solve` of one SCS object profits from the first even with
 `warm_start=False` (seen: 100 steps instead of 1500).
@@ -188,16 +189,16 @@ def error(problem: Batch, points: Points) -> float:
 def with_jaxcone(problem: Batch, tolerance: float) -> Callable[[], Run]:
     import jaxcone
 
-    return _vmapped(problem, jaxcone.Splitting(tolerance=tolerance, max_steps=20000))
+    return _batched(problem, jaxcone.Splitting(tolerance=tolerance, max_steps=20000))
 
 
 def with_interior_point(problem: Batch, tolerance: float) -> Callable[[], Run]:
     import jaxcone
 
-    return _vmapped(problem, jaxcone.InteriorPoint(tolerance=tolerance))
+    return _batched(problem, jaxcone.InteriorPoint(tolerance=tolerance))
 
 
-def _vmapped(problem: Batch, solver: Any) -> Callable[[], Run]:
+def _batched(problem: Batch, solver: Any) -> Callable[[], Run]:
     import jax
     import jax.numpy as jnp
 
@@ -209,22 +210,17 @@ def _vmapped(problem: Batch, solver: Any) -> Callable[[], Run]:
         *(jaxcone.SecondOrder(size) for size in problem.second_order),
         *(jaxcone.PSD(side) for side in problem.sides),
     ]
-    shared = bool(np.all(problem.A == problem.A[0])) and problem.P is None
-    arrays = [problem.P, problem.c, problem.A[0] if shared else problem.A, problem.b]
+    arrays = [problem.P, problem.c, problem.A, problem.b]
     arrays = [None if part is None else jnp.asarray(part) for part in arrays]
-
-    @jax.jit
-    def run(P, c, A, b):
-        def lane(P, c, A, b):
-            solution = jaxcone.solve(jaxcone.ConeProgram(P, c, A, b, cones), solver)
-            return solution.x, solution.s, solution.y
-
-        axes = (None if P is None else 0, 0, None if shared else 0, 0)
-        return jax.vmap(lane, in_axes=axes)(P, c, A, b)
+    lanes = jax.vmap(lambda P, c, A, b: jaxcone.ConeProgram(P, c, A, b, cones))(*arrays)
+    first = jax.tree.map(lambda leaf: leaf[0], lanes)
 
     def call() -> Points:
-        x, s, y = jax.block_until_ready(run(*arrays))
-        return np.asarray(x), np.asarray(s), np.asarray(y)
+        if len(problem.c) == 1:
+            found = jax.tree.map(lambda leaf: leaf[None], jaxcone.solve(first, solver))
+        else:
+            found = jaxcone.solve_batch(lanes, solver)
+        return np.asarray(found.x), np.asarray(found.s), np.asarray(found.y)
 
     return lambda: call
 

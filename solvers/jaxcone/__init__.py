@@ -4,6 +4,7 @@ if __name__ != "jaxcone":
     raise ImportError(f"import this package as `jaxcone`, not as {__name__!r}: install the project")
 
 from .adjoint import adjoint as adjoint
+from .batch import solve_batch as solve_batch
 from .bounds import safe_dual_bound as safe_dual_bound
 from .cone_program import ConeProgram as ConeProgram
 from .cones import (
