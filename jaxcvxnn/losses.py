@@ -34,8 +34,8 @@ LOGISTIC_STEPS = 5
 OMEGA_STEPS = 5
 
 
-# (B, k, (lower, upper)): L*(R) = <R, B> + k/2 ||R||^2 on a box; see `group_lasso`.
-QuadraticConjugate = tuple[Matrix, float, tuple[Matrix, Matrix]]
+# (B, k, (lower, upper)): L*(R) = <R, B> + k/2 ||R||^2 on a box, or everywhere; see `group_lasso`.
+QuadraticConjugate = tuple[Matrix, float, tuple[Matrix, Matrix] | None]
 
 
 class AbstractLoss(eqx.Module):
@@ -187,11 +187,12 @@ class Squared(AbstractRegressionLoss):
     smooth: ClassVar[bool] = True
     curvature: ClassVar[float] = 1.0
 
+    # Methods of arrays: what is given in NumPy is computed there, and nothing is compiled.
     def value(self, Z, Y):
-        return jnp.sum(jnp.square(Z - Y)) / 2
+        return ((Z - Y) ** 2).sum() / 2
 
     def gradient(self, Z, Y):
-        return jnp.asarray(Z - Y)
+        return Z - Y
 
     def second_derivative(self, Z, Y):
         return jnp.ones_like(self.gradient(Z, Y))
@@ -200,7 +201,11 @@ class Squared(AbstractRegressionLoss):
         return Z - step / (1 + step) * self.gradient(Z, Y)
 
     def conjugate(self, R, Y):
-        return jnp.sum(R * Y) + jnp.sum(jnp.square(R)) / 2
+        return (R * Y).sum() + (R**2).sum() / 2
+
+    def quadratic_conjugate(self, Y: Matrix) -> QuadraticConjugate:
+        """Everywhere."""
+        return Y, 1.0, None
 
     def _dual_value_below(self, R, Y, scale):
         return bounds.quadratic_below(R, Y, scale)

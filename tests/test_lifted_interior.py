@@ -134,7 +134,7 @@ def test_the_optimum_is_that_of_clarabel_and_certified(rng, weight_decay):
 
 def test_it_agrees_with_splitting_where_that_is_accurate(rng):
     data = reduce(problem_of(rng, 4, 2, 2)).data
-    splitting = Splitting(tolerance=1e-8, max_steps=4000, penalty=100.0, adapt_penalty=False)
+    splitting = Splitting(tolerance=1e-7, max_steps=2500, penalty=100.0, adapt_penalty=False)
     ours, theirs = solved(data), solved(data, splitting)
     np.testing.assert_allclose(ours.objective, theirs.objective, rtol=1e-5)
     np.testing.assert_allclose(ours.moments, theirs.moments, atol=1e-3)
@@ -217,9 +217,7 @@ def test_train_uses_it_and_says_so(rng):
     problem = problem_of(rng)
     result = train(problem.X, problem.Y, 0.1, polish=False, width=20)
     assert "interior-point steps" in result.message
-    splitting = train(problem.X, problem.Y, 0.1, polish=False, width=20, solver="splitting")
-    assert "splitting steps" in splitting.message
-    assert result.lower_bound >= splitting.lower_bound * (1 - 1e-6)
+    assert result.certificate.loss < 1e-6
 
 
 def test_a_batch_is_solved_and_certified_as_each_alone(rng):
@@ -227,9 +225,10 @@ def test_a_batch_is_solved_and_certified_as_each_alone(rng):
     found = solve_batch([problems[0], reduce(problems[1]), problems[2]], workers=2)
     for problem, one in zip(problems, found, strict=True):
         reduction = reduce(problem)
-        alone = solved(reduction.data)
-        np.testing.assert_allclose(one.solution.objective, alone.objective, rtol=1e-12)
-        assert one.certificate.lower_bound <= float(alone.objective) * (1 + 1e-6)
-        assert one.certificate.lower_bound >= float(alone.objective) * (1 - 1e-6)
+        [alone] = solve_batch([reduction])
+        assert one.solution.objective == alone.solution.objective
+        assert one.certificate.lower_bound == alone.certificate.lower_bound
+        value = float(alone.solution.objective)
+        assert value * (1 - 1e-6) <= one.certificate.lower_bound <= value * (1 + 1e-6)
     with pytest.raises(ValueError, match="workers must be at least 1"):
         solve_batch(problems, workers=0)

@@ -51,7 +51,7 @@ def load(name, *keys):
 
 
 @pytest.mark.parametrize("weight_decay", [0.1, 0.01])
-@pytest.mark.parametrize("trial", [0, 1, 2])
+@pytest.mark.parametrize("trial", [0])
 def test_random_trials(trial, weight_decay):
     X, Y = load("random_trials_00_49.npz", "X", "Y")
     assert X.shape == (50, 25, 2) and Y.shape == (50, 25, 5)
@@ -65,7 +65,7 @@ def test_random_trials(trial, weight_decay):
         assert 0.985 * relaxed[trial] <= result.lower_bound <= relaxed[trial] * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("weight_decay", [0.1, 0.01])
+@pytest.mark.parametrize("weight_decay", [0.01])
 def test_spiral(weight_decay):
     X, Y = load("spiral.npz", "X", "Y")
     problem = TrainingProblem(X, Y, weight_decay)

@@ -12,6 +12,7 @@ import pytest
 import jaxcvxnn
 from jaxcone import Splitting
 from jaxcvxnn import Progress, TrainingResult
+from jaxcvxnn.train import choose_program
 
 from . import oracles
 
@@ -369,22 +370,25 @@ print(result)
 
 
 @pytest.mark.parametrize(
-    "rank, options, program",
+    "rank, loss, for_lifted, program",
     [
-        (2, {}, "columns"),
-        (3, {"time_limit": 2.0}, "columns"),
-        (2, {"polish": False, "width": 4}, "lifted"),
-        (2, {"solver": Splitting(max_steps=50), "width": 4}, "lifted"),
-        (7, {"solver": "splitting", "time_limit": 1.0, "width": 4}, "lifted"),
-        (7, {"loss": "logistic", "time_limit": 1.0}, "columns"),
+        (2, "squared", False, "columns"),
+        (6, "squared", False, "columns"),
+        (6, "squared", True, "lifted"),
+        (7, "squared", False, "lifted"),
+        (7, "logistic", False, "columns"),
     ],
 )
-def test_auto_chooses_the_program(rng, rank, options, program):
-    X = rng.standard_normal((N, rank)) if rank < N else np.eye(rank)
-    Y = np.sign(X[:, :1] - 0.5) if "loss" in options else X[:, :1]
-    result = jaxcvxnn.train(X, Y, 0.05, **options)
-    assert result.program == program
-    assert 0 <= result.lower_bound <= result.upper_bound
+def test_auto_chooses_the_program(rank, loss, for_lifted, program):
+    given = jaxcvxnn.TrainingProblem(np.eye(8)[:, :rank], [1, -1] * 4, 0.05, loss=loss)
+    assert choose_program("auto", given, for_lifted=for_lifted) == program
+    assert choose_program("columns", given, for_lifted=for_lifted) == "columns"
+
+
+@pytest.mark.parametrize("options", [{"polish": False}, {"solver": Splitting(max_steps=50)}])
+def test_arguments_of_the_relaxation_ask_for_it(rng, options):
+    result = jaxcvxnn.train(*random_data(rng), 0.05, width=WIDTH, time_limit=1e-6, **options)
+    assert result.program == "lifted"
 
 
 def test_the_relaxation_is_one_of_the_squared_loss():
