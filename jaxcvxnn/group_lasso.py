@@ -177,8 +177,11 @@ def _proximal_newton(problem: _Problem, V: Matrix, tolerance: float, max_steps: 
                 best = best._replace(R=R, dual_objective=dual)
         if decrease > 0:
             best = best._replace(V=inner.V, objective=objective)
+        unit = tolerance * abs(best.objective)
         exhausted = inner.steps == 0 or best.steps >= max_steps
-        if model.exact or exhausted or predicted <= NOTHING * tolerance * abs(best.objective):
+        # Where the model is an upper bound without damping, a small decrease is a small gap.
+        settled = predicted <= NOTHING * unit or (model.lasso.roots is None and decrease <= unit)
+        if model.exact or exhausted or settled:
             break
         if decrease >= GOOD * predicted:
             damping = max(LESS * damping, LEAST_DAMPING)

@@ -104,14 +104,11 @@ class InteriorPoint(NamedTuple):
     dual_objective: float
     steps: int
 
-    @property
-    def gap(self) -> float:
-        return self.objective - self.dual_objective
-
 
 Enough = Callable[[float, float], bool]
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # points not inside are refused
 def solve_quadratic(
     lasso: QuadraticLasso, start: Matrix, enough: Enough, max_steps: int
 ) -> InteriorPoint:
