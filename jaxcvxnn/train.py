@@ -65,7 +65,7 @@ class TrainingResult(eqx.Module):
                 f"network        {shape}, {self.network.out_features} outputs",
                 f"upper bound    {self.upper_bound:.6f}  (objective of this network)",
                 f"lower bound    {self.lower_bound:.6f}  (certified: no network is below it)",
-                f"relative gap   {100 * self.relative_gap:.2f} %",
+                f"relative gap   {100 * self.relative_gap:.3g} %",
                 f"program        {self.program}: {self.message}",
                 f"time           {total:.1f} s ("
                 + ", ".join(f"{stage} {spent:.1f}" for stage, spent in self.seconds.items())
