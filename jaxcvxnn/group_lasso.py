@@ -10,7 +10,7 @@ Derivation: docs/math.md, section "Group lasso".
 """
 
 import math
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from .group_lasso_interior import QuadraticLasso, solve_quadratic
 from .lorentz import row_norms
+from .losses import AbstractLoss
 
 Matrix = NDArray[np.float64]
 
@@ -34,32 +35,6 @@ MODEL_ACCURACY = 1e-3
 FIRST_DAMPING, LEAST_DAMPING = 1e-3, 1e-12
 GOOD, POOR = 0.7, 0.1
 LESS, MORE = 0.03, 10.0
-
-
-class Loss(Protocol):
-    """What is asked of a loss of predictions Z (n, c) and targets Y (n, c), convex in Z.
-
-    `hessian` has one (c, c) block per sample, `curvature` bounds their eigenvalues, `conjugate` is
-    sup_Z <R, Z> - L(Z), infinite outside its domain, and `into_domain` moves there what rounding has
-    put outside.
-
-    A loss whose conjugate is <R, B> + k/2 ||R||^2 on a box may say so by one more method,
-    `quadratic_conjugate(Y)` -> (B, k, (lower, upper) or None), k 1 or 0: then neither `hessian` nor
-    `curvature` is used, and kinks do no harm (Huber, hinge, absolute value).
-    """
-
-    @property
-    def curvature(self) -> float: ...
-
-    def value(self, Z: Any, Y: Any) -> Any: ...
-
-    def gradient(self, Z: Any, Y: Any) -> Any: ...
-
-    def hessian(self, Z: Any, Y: Any) -> Any: ...
-
-    def conjugate(self, R: Any, Y: Any) -> Any: ...
-
-    def into_domain(self, R: Any, Y: Any) -> Any: ...
 
 
 class GroupLassoSolution(eqx.Module):
@@ -88,7 +63,7 @@ def solve_group_lasso(
     targets: Any,
     penalties: Any,
     *,
-    loss: Loss,
+    loss: AbstractLoss,
     start: Any = None,
     tolerance: float = 1e-10,
     max_steps: int = 500,
@@ -102,6 +77,8 @@ def solve_group_lasso(
     - `activations`: A (n, m); any m, 0 included; columns may be parallel, equal or zero.
     - `targets`: Y (n, c).
     - `penalties`: w, positive, one number or (m,).
+    - `loss`: smooth, or with a `quadratic_conjugate`, for which neither Hessian nor curvature is used
+      and kinks do no harm.
     - `start`: V (m, c) near the optimum saves steps; rows of zeros stand for new neurons.
     - `max_steps`: Newton steps, each with one Cholesky factorisation of side c min(m, n) or so.
 
@@ -111,7 +88,7 @@ def solve_group_lasso(
     A, Y, w, V = _checked(activations, targets, penalties, start)
     if not 0 < tolerance < math.inf:
         raise ValueError(f"tolerance must be positive and finite; got {tolerance}.")
-    if not (hasattr(loss, "quadratic_conjugate") or loss.curvature < math.inf):
+    if loss.quadratic_conjugate(Y) is None and not loss.curvature < math.inf:
         raise ValueError("loss must be smooth or have a `quadratic_conjugate`.")
     used = np.flatnonzero(np.any(A != 0, axis=0))
     # In the unit w_j of every group the penalty is sum_j |v_j| and the dual constraint |R'a_j| <= 1.
@@ -135,7 +112,7 @@ class _Problem(NamedTuple):
 
     activations: Matrix
     targets: Matrix
-    loss: Loss
+    loss: AbstractLoss
 
     def evaluate(self, method: str, point: Matrix) -> Matrix:
         with jax.enable_x64(True):
@@ -204,27 +181,23 @@ class _Model(NamedTuple):
 
     @classmethod
     def of(cls, problem: _Problem, about: _Pair, damping: float) -> "_Model":
-        conjugate = getattr(problem.loss, "quadratic_conjugate", None)
+        conjugate = problem.loss.quadratic_conjugate(problem.targets)
         if conjugate is not None:
-            linear, stiffness, box = conjugate(problem.targets)
+            linear, stiffness, box = conjugate
             lasso = QuadraticLasso(problem.activations, linear, None, stiffness, box)
             return cls(lasso, 0.0, about.objective, True)
         Z = problem.activations @ about.V
         value, gradient, hessian = (
             problem.evaluate(method, Z) for method in ("value", "gradient", "hessian")
         )
-        if problem.loss.curvature <= 1 and np.all(hessian == np.eye(Z.shape[1])):
-            whitened = gradient
-            lasso = QuadraticLasso(problem.activations, Z - gradient)
-        else:
-            values, vectors = np.linalg.eigh(hessian)
-            # Convex, so negative eigenvalues are rounding.
-            values = np.sqrt(np.maximum(values, 0) + damping)
-            roots = (vectors * values[:, None, :]) @ vectors.swapaxes(1, 2)
-            inverse = (vectors / values[:, None, :]) @ vectors.swapaxes(1, 2)
-            whitened = np.einsum("nij,nj->ni", inverse, gradient)
-            targets = np.einsum("nij,nj->ni", roots, Z) - whitened
-            lasso = QuadraticLasso(problem.activations, targets, roots)
+        values, vectors = np.linalg.eigh(hessian)
+        # Convex, so negative eigenvalues are rounding.
+        values = np.sqrt(np.maximum(values, 0) + damping)
+        roots = (vectors * values[:, None, :]) @ vectors.swapaxes(1, 2)
+        inverse = (vectors / values[:, None, :]) @ vectors.swapaxes(1, 2)
+        whitened = np.einsum("nij,nj->ni", inverse, gradient)
+        targets = np.einsum("nij,nj->ni", roots, Z) - whitened
+        lasso = QuadraticLasso(problem.activations, targets, roots)
         constant = float(value) - float(np.sum(whitened**2)) / 2
         return cls(lasso, constant, about.objective, False)
 

@@ -78,6 +78,11 @@ class AbstractLoss(eqx.Module):
     def minimum(self, Y: Float[Any, "n c"]) -> Float[Array, ""]:
         """inf_Z L(Z) = -L*(0): zero, except for the softmax loss of soft labels."""
 
+    def quadratic_conjugate(self, Y: Matrix) -> QuadraticConjugate | None:
+        """The conjugate as a quadratic function on a box, where it is one."""
+        del Y
+        return None
+
     def dual_value_below(self, R: Any, Y: Any, scale: float) -> float:
         """A proven lower bound on -L*(scale * R), for these very floats. On the host.
 

@@ -4,87 +4,9 @@ import numpy as np
 import pytest
 
 from jaxcvxnn.group_lasso import solve_group_lasso
+from jaxcvxnn.losses import Absolute, Hinge, Huber, Logistic, Squared
 
-
-class Squared:
-    curvature = 1.0
-
-    def value(self, Z, Y):
-        return np.sum((Z - Y) ** 2) / 2
-
-    def gradient(self, Z, Y):
-        return Z - Y
-
-    def hessian(self, Z, Y):
-        return np.broadcast_to(np.eye(Z.shape[1]), (*Z.shape, Z.shape[1]))
-
-    def conjugate(self, R, Y):
-        return np.sum(R * Y) + np.sum(R**2) / 2
-
-    def into_domain(self, R, Y):
-        return R
-
-
-class Logistic:
-    """sum log(1 + exp(-y z))."""
-
-    curvature = 0.25
-
-    def value(self, Z, Y):
-        return np.sum(np.logaddexp(0, -Y * Z))
-
-    def gradient(self, Z, Y):
-        return -Y / (1 + np.exp(Y * Z))
-
-    def hessian(self, Z, Y):
-        chance = 1 / (1 + np.exp(Y * Z))
-        return (chance * (1 - chance))[:, :, None] * np.eye(Z.shape[1])
-
-    def conjugate(self, R, Y):
-        chance = -Y * R
-        if np.any((chance < 0) | (chance > 1)):
-            return np.inf
-        chance = np.clip(chance, 1e-300, 1 - 1e-16)
-        return np.sum(chance * np.log(chance) + (1 - chance) * np.log1p(-chance))
-
-    def into_domain(self, R, Y):
-        return -Y * np.clip(-Y * R, 0, 1)
-
-
-class Boxed(Squared):
-    """A loss with a quadratic conjugate <R, Y> + k/2 ||R||^2 on a box."""
-
-    curvature = np.inf
-
-    def __init__(self, stiffness, lower, upper):
-        self.stiffness, self.lower, self.upper = stiffness, lower, upper
-
-    def box(self, Y):
-        return np.broadcast_to(self.lower(Y), Y.shape), np.broadcast_to(self.upper(Y), Y.shape)
-
-    def quadratic_conjugate(self, Y):
-        return Y, self.stiffness, self.box(Y)
-
-    def value(self, Z, Y):
-        R = self.gradient(Z, Y)
-        return np.sum(R * (Z - Y) - self.stiffness / 2 * R**2)
-
-    def gradient(self, Z, Y):
-        lower, upper = self.box(Y)
-        return np.clip(Z - Y, lower, upper) if self.stiffness else np.where(Z > Y, upper, lower)
-
-    def conjugate(self, R, Y):
-        lower, upper = self.box(Y)
-        inside = np.all((R >= lower) & (R <= upper))
-        return np.sum(R * Y) + self.stiffness / 2 * np.sum(R**2) if inside else np.inf
-
-    def into_domain(self, R, Y):
-        return np.clip(R, *self.box(Y))
-
-
-HUBER = Boxed(1.0, lambda Y: -0.3, lambda Y: 0.3)
-ABSOLUTE = Boxed(0.0, lambda Y: -1.0, lambda Y: 1.0)
-HINGE = Boxed(0.0, lambda Y: np.minimum(-Y, 0), lambda Y: np.maximum(-Y, 0))
+HUBER, ABSOLUTE, HINGE = Huber(0.3), Absolute(), Hinge()
 
 
 def relu_data(rng, n, m, c, rank=3):
@@ -109,10 +31,10 @@ def planted(rng, n, m, c, used, loss=None):
 
 def certified_gap(A, Y, w, found, loss):
     """The relative gap of the returned arrays, for the loss's own formulas; R is made feasible."""
-    primal = loss.value(A @ found.V, Y) + np.sum(w * np.linalg.norm(found.V, axis=1))
+    primal = float(loss.value(A @ found.V, Y)) + np.sum(w * np.linalg.norm(found.V, axis=1))
     excess = np.max(np.linalg.norm(A.T @ found.residual, axis=1) / w, initial=1.0)
     assert excess <= 1 + 1e-12
-    dual = -loss.conjugate(found.residual / excess, Y)
+    dual = -float(loss.conjugate(found.residual / excess, Y))
     assert found.objective == pytest.approx(primal, rel=1e-13)
     assert found.dual_objective == pytest.approx(dual, rel=1e-11)
     assert found.relative_gap == (found.objective - found.dual_objective) / found.objective
@@ -320,7 +242,7 @@ def test_bad_input_is_refused(change, message):
 
 
 def test_a_loss_with_kinks_must_know_its_conjugate():
-    class Kinked(Squared):
+    class Kinked(Logistic):
         curvature = np.inf
 
     with pytest.raises(ValueError, match="must be smooth"):
