@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .products import dot
+
 
 class TwoLayerReLU(eqx.Module):
     """f(x) = sum_j relu(x'u_j + b_j) v_j, on one example; `jax.vmap` or `predict` for a batch.
@@ -44,10 +46,10 @@ class TwoLayerReLU(eqx.Module):
             # In their own precision, and without a compilation for every width.
             hidden = X @ self.U if self.b is None else X @ self.U + self.b
             return np.maximum(hidden, 0) @ self.V
-        hidden = jnp.matmul(X, self.U, precision=jax.lax.Precision.HIGHEST)
+        hidden = dot(X, self.U)
         if self.b is not None:
             hidden = hidden + self.b
-        return jnp.matmul(jax.nn.relu(hidden), self.V, precision=jax.lax.Precision.HIGHEST)
+        return dot(jax.nn.relu(hidden), self.V)
 
     @property
     def width(self) -> int:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from jaxcone import after, davis_yin
 
 from .networks import TwoLayerReLU, from_first_layer
+from .products import dot
 
 
 class SelectionMatrices(eqx.Module):
@@ -59,14 +60,14 @@ def project_complementary(factor: Float[Array, "p m"], count: int) -> Float[Arra
 def null_space_projector(X: Float[Array, "n d"]):
     """The projection onto D2 as a function: L -> (I - M^+ M) L, with M M' = 2 I + X X'."""
     count, features = X.shape
-    gram = 2 * jnp.eye(count, dtype=X.dtype) + _dot(X, X.T)
+    gram = 2 * jnp.eye(count, dtype=X.dtype) + dot(X, X.T)
     cholesky = jax.scipy.linalg.cho_factor(gram)
 
     def project(factor):
         alpha, omega = factor[:count], factor[count : 2 * count]
         u, v = factor[2 * count : 2 * count + features], factor[2 * count + features :]
-        excess = jax.scipy.linalg.cho_solve(cholesky, omega - alpha + _dot(X, u))
-        return jnp.concatenate([alpha + excess, omega - excess, u - _dot(X.T, excess), v])
+        excess = jax.scipy.linalg.cho_solve(cholesky, omega - alpha + dot(X, u))
+        return jnp.concatenate([alpha + excess, omega - excess, u - dot(X.T, excess), v])
 
     return project
 
@@ -98,14 +99,10 @@ def round_moments(
     found = davis_yin(
         lambda z: project_complementary(z, count),
         null_space_projector(after(jnp.asarray(X), values)),
-        lambda factor: 4 * (_dot(factor, _dot(factor.T, factor)) - _dot(moments, factor)),
+        lambda factor: 4 * (dot(factor, dot(factor.T, factor)) - dot(moments, factor)),
         start,
         step=step,
         max_steps=max_steps,
     )
     weights = found.x[2 * count : 2 * count + features]
     return from_first_layer(weights, found.x[2 * count + features :].T, bias=bias)
-
-
-def _dot(left: Array, right: Array) -> Array:
-    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)

@@ -25,6 +25,7 @@ from jaxcone import (
 )
 
 from ..kernels import relu_moments
+from ..products import dot
 from .lifted_interior import LiftedForm
 
 
@@ -91,22 +92,22 @@ class LiftedProgram(AbstractConeProgram[LiftedFactor]):
 
     def quadratic(self, x):
         size = self.rows.shape[1]
-        block = _dot(self.readout.T, _dot(self.readout, x[:size, size:])) / 2
+        block = dot(self.readout.T, dot(self.readout, x[:size, size:])) / 2
         return _assemble(jnp.zeros_like(self.cost), block, jnp.zeros_like(x[size:, size:]))
 
     def linear(self):
         outputs = self.targets.shape[1]
         corner = self.cost_v * jnp.eye(outputs, dtype=self.cost.dtype)
-        return _assemble(self.cost, -_dot(self.readout.T, self.targets) / 2, corner)
+        return _assemble(self.cost, -dot(self.readout.T, self.targets) / 2, corner)
 
     def operator(self, x):
         size = self.rows.shape[1]
-        return -x, -_dot(_dot(self.rows, x[:size, :size]), self.rows.T)
+        return -x, -dot(dot(self.rows, x[:size, :size]), self.rows.T)
 
     def adjoint(self, y):
         moments, products = y
         size = self.rows.shape[1]
-        pulled = _dot(_dot(self.rows.T, products), self.rows)
+        pulled = dot(dot(self.rows.T, products), self.rows)
         return -moments.at[:size, :size].add(pulled)
 
     def offset(self):
@@ -121,11 +122,11 @@ class LiftedProgram(AbstractConeProgram[LiftedFactor]):
         return project_psd(moments), project_nonnegative((kept + kept.T) / 2)
 
     def factor(self):
-        values, basis = jnp.linalg.eigh(_dot(self.rows.T, self.rows))
+        values, basis = jnp.linalg.eigh(dot(self.rows.T, self.rows))
         values = project_nonnegative(values)
         curvature = 1 + values[:, None] * values[None, :]
-        alpha = _dot(self.rows[: self.pairs], basis)
-        omega = _dot(self.rows[self.pairs : 2 * self.pairs], basis)
+        alpha = dot(self.rows[: self.pairs], basis)
+        omega = dot(self.rows[self.pairs : 2 * self.pairs], basis)
 
         def schur_row(a, o):
             return _pair_values(alpha, omega, _pair_matrix(a, o) / curvature)
@@ -135,7 +136,7 @@ class LiftedProgram(AbstractConeProgram[LiftedFactor]):
         ridge = 4 * jnp.finfo(schur.dtype).eps * jnp.trace(schur)
         identity = jnp.eye(self.pairs, dtype=schur.dtype)
         inverse = jnp.linalg.inv((schur + schur.T) / 2 + ridge * identity)
-        gram = after(_dot(self.readout.T, self.readout), inverse)
+        gram = after(dot(self.readout.T, self.readout), inverse)
         readout_values, readout_basis = jnp.linalg.eigh(gram)
         return LiftedFactor(
             basis=basis,
@@ -152,18 +153,18 @@ class LiftedProgram(AbstractConeProgram[LiftedFactor]):
         moments, products = target
         size = self.rows.shape[1]
         corner = jnp.eye(self.targets.shape[1], dtype=moments.dtype)
-        pulled = _dot(_dot(self.rows.T, products), self.rows)
+        pulled = dot(dot(self.rows.T, products), self.rows)
         right = -(moments[:size, :size] + pulled) - self.cost / penalty
-        rotated = _dot(_dot(factor.basis.T, right), factor.basis) / factor.curvature
-        multipliers = _dot(factor.schur_inverse, _pair_values(factor.alpha, factor.omega, rotated))
+        rotated = dot(dot(factor.basis.T, right), factor.basis) / factor.curvature
+        multipliers = dot(factor.schur_inverse, _pair_values(factor.alpha, factor.omega, rotated))
         bend = _pair_combination(factor.alpha, factor.omega, multipliers)
         rotated = rotated - bend / factor.curvature
-        zz = _dot(_dot(factor.basis, rotated), factor.basis.T)
-        wanted = _dot(self.readout.T, self.targets) - 2 * penalty * moments[:size, size:]
-        divided = _dot(factor.readout_basis.T, wanted) / (
+        zz = dot(dot(factor.basis, rotated), factor.basis.T)
+        wanted = dot(self.readout.T, self.targets) - 2 * penalty * moments[:size, size:]
+        divided = dot(factor.readout_basis.T, wanted) / (
             factor.readout_values + 2 * penalty
         ).reshape(-1, 1)
-        zv = _dot(factor.readout_basis, divided)
+        zv = dot(factor.readout_basis, divided)
         vv = -moments[size:, size:] - self.cost_v / penalty * corner
         return _assemble((zz + zz.T) / 2, zv, (vv + vv.T) / 2)
 
@@ -174,7 +175,7 @@ class LiftedProgram(AbstractConeProgram[LiftedFactor]):
     def tangent(self, factor, gradient):
         size = self.rows.shape[1]
         alpha, omega = self.rows[: self.pairs], self.rows[self.pairs : 2 * self.pairs]
-        multipliers = _dot(factor, _pair_values(alpha, omega, gradient[:size, :size]))
+        multipliers = dot(factor, _pair_values(alpha, omega, gradient[:size, :size]))
         bend = _pair_combination(alpha, omega, multipliers)
         return gradient.at[:size, :size].add(-bend)
 
@@ -285,15 +286,15 @@ def _equilibrate(program: LiftedProgram) -> tuple[LiftedProgram, LiftedScaling]:
     values, basis = jnp.linalg.eigh(after(mean, scale_primal))
     floor = 100 * jnp.finfo(values.dtype).eps * values[-1]
     values = jnp.maximum(values, floor) / values[-1]
-    root = _dot(basis * values ** (WHITENING / 2), basis.T)
-    inverse_root = _dot(basis * values ** (-WHITENING / 2), basis.T)
-    rows = _dot(program.rows, root)
+    root = dot(basis * values ** (WHITENING / 2), basis.T)
+    inverse_root = dot(basis * values ** (-WHITENING / 2), basis.T)
+    rows = dot(program.rows, root)
     lengths = jnp.linalg.norm(rows, axis=1)
     rowscale = jnp.where(lengths > 0, lengths, 1) ** -0.5
     scale_dual = 2 * program.cost_v
     scaled = LiftedProgram(
         rows=rowscale[:, None] * rows,
-        readout=_dot(program.readout, root) * jnp.sqrt(scale_primal / scale_dual),
+        readout=dot(program.readout, root) * jnp.sqrt(scale_primal / scale_dual),
         targets=program.targets / jnp.sqrt(scale_primal * scale_dual),
         cost=_congruence(root.T, program.cost) / scale_dual,
         cost_v=program.cost_v / scale_dual,
@@ -305,10 +306,10 @@ def _equilibrate(program: LiftedProgram) -> tuple[LiftedProgram, LiftedScaling]:
 def gaussian_start(program: LiftedProgram):
     """(s, y) from the best multiple of Gaussian moments, with v by kernel ridge regression."""
     mean, scale, dual = _gaussian_scale(program)
-    zv = scale * _dot(mean, _dot(program.readout.T, dual))
-    vv = _dot(_dot(dual.T, program.readout), zv)
+    zv = scale * dot(mean, dot(program.readout.T, dual))
+    vv = dot(dot(dual.T, program.readout), zv)
     moments = _assemble(scale * mean, zv, (vv + vv.T) / 2)
-    products = scale * _dot(_dot(program.rows, mean), program.rows.T)
+    products = scale * dot(dot(program.rows, mean), program.rows.T)
     zeros = jnp.zeros_like(moments), jnp.zeros_like(products)
     return program.project((moments, products)), zeros
 
@@ -322,12 +323,12 @@ def _gaussian_scale(program: LiftedProgram):
     directions = -rows[pairs : 2 * pairs, pairs:]
     mean = relu_moments(directions)
     weight_decay = 2 * program.cost_v
-    kernel = _dot(_dot(program.readout, mean), program.readout.T)
+    kernel = dot(dot(program.readout, mean), program.readout.T)
     values, basis = jnp.linalg.eigh((kernel + kernel.T) / 2)
     values = project_nonnegative(values)
-    coefficients = _dot(basis.T, program.targets)
+    coefficients = dot(basis.T, program.targets)
     energy = jnp.sum(coefficients**2, axis=1)
-    slope = jnp.trace(_dot(program.cost, mean)) / program.cost_v
+    slope = jnp.trace(dot(program.cost, mean)) / program.cost_v
     tiny = jnp.finfo(values.dtype).tiny
     # t beyond |Y|^2 / (wd slope) costs more in u than fitting Y exactly saves.
     high = jnp.sum(energy) / (weight_decay * slope)
@@ -336,18 +337,18 @@ def _gaussian_scale(program: LiftedProgram):
     # Where the best multiple is none, the unit stays the one at which the kernel meets the ridge.
     floor = weight_decay / jnp.maximum(values[-1], jnp.sqrt(tiny) * weight_decay)
     scale = jnp.maximum(grid[jnp.argmin(loss)], floor)
-    dual = _dot(basis, coefficients / (scale * values + weight_decay)[:, None])
+    dual = dot(basis, coefficients / (scale * values + weight_decay)[:, None])
     return mean, scale, dual
 
 
 def _pair_values(alpha: Array, omega: Array, matrix: Array) -> Array:
     """<G_i, matrix> for G_i = (a_i o_i' + o_i a_i') / 2 and a symmetric matrix."""
-    return jnp.sum(_dot(alpha, matrix) * omega, axis=1)
+    return jnp.sum(dot(alpha, matrix) * omega, axis=1)
 
 
 def _pair_combination(alpha: Array, omega: Array, weights: Array) -> Array:
     """sum_i weights_i G_i."""
-    half = _dot(alpha.T * weights, omega)
+    half = dot(alpha.T * weights, omega)
     return (half + half.T) / 2
 
 
@@ -358,8 +359,8 @@ def _pair_matrix(a: Array, o: Array) -> Array:
 
 def _pair_gram(alpha: Array, omega: Array) -> Array:
     """<G_i, G_j>, with a ridge of rounding size: parallel directions make two of them alike."""
-    straight = _dot(alpha, alpha.T) * _dot(omega, omega.T)
-    crossed = _dot(alpha, omega.T)
+    straight = dot(alpha, alpha.T) * dot(omega, omega.T)
+    crossed = dot(alpha, omega.T)
     gram = (straight + crossed * crossed.T) / 2
     ridge = 4 * jnp.finfo(gram.dtype).eps * jnp.trace(gram)
     return gram + ridge * jnp.eye(gram.shape[0], dtype=gram.dtype)
@@ -372,11 +373,7 @@ def _assemble(zz: Array, zv: Array, vv: Array) -> Array:
 def _congruence(factor: Array, moments: Array) -> Array:
     """diag(factor, I) moments diag(factor, I)', for moments of (z, v)."""
     size = factor.shape[0]
-    zz = _dot(_dot(factor, moments[:size, :size]), factor.T)
+    zz = dot(dot(factor, moments[:size, :size]), factor.T)
     if moments.shape[0] == size:
         return zz
-    return _assemble(zz, _dot(factor, moments[:size, size:]), moments[size:, size:])
-
-
-def _dot(left: Array, right: Array) -> Array:
-    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
+    return _assemble(zz, dot(factor, moments[:size, size:]), moments[size:, size:])

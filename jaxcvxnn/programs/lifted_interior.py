@@ -10,7 +10,6 @@ Derivation: docs/math.md, section "The normal matrix of (lifted)".
 import functools
 from typing import TYPE_CHECKING
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -26,6 +25,8 @@ from jaxcone import (
     smat,
     svec,
 )
+
+from ..products import dot
 
 if TYPE_CHECKING:
     from .lifted import LiftedProgram
@@ -91,7 +92,7 @@ class LiftedForm(AbstractInteriorForm):
         assert isinstance(of_moments, MatrixScaling) and isinstance(of_products, EntryScaling)
         index = _index(*self._sizes)
         pairs, rank, outputs = self._sizes
-        inverse = _dot(of_moments.inverse[0].T, of_moments.inverse[0])
+        inverse = dot(of_moments.inverse[0].T, of_moments.inverse[0])
         # Of all entries of S, those on the diagonal of K first: they are then folded into B.
         first = np.concatenate([np.arange(pairs), index.rows])
         second = np.concatenate([np.arange(pairs), index.columns])
@@ -104,7 +105,7 @@ class LiftedForm(AbstractInteriorForm):
         full = full.at[on_b].add(weights * full[owner])
         full = full.at[:, on_b].add(weights.T * full[:, owner])
         matrix = full[pairs:, pairs:]
-        gram = _dot(self.program.readout.T, self.program.readout)
+        gram = dot(self.program.readout.T, self.program.readout)
         for output in range(outputs):
             place = index.on_zv[output::outputs]
             matrix = matrix.at[place[:, None], place].add(gram)
@@ -235,7 +236,3 @@ class _Index:
 @functools.lru_cache(maxsize=16)
 def _index(pairs: int, rank: int, outputs: int) -> _Index:
     return _Index(pairs, rank, outputs)
-
-
-def _dot(left: Array, right: Array) -> Array:
-    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)

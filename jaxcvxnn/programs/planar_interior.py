@@ -23,6 +23,8 @@ from jaxcone import (
     svec,
 )
 
+from ..products import dot
+
 if TYPE_CHECKING:
     from .planar import PlanarProgram
 
@@ -68,17 +70,17 @@ class PlanarForm(AbstractInteriorForm):
         readers = self.program.readers
         rows, outputs = self.program.targets.shape
         # <W^-1 S, W^-1 S'> = tr(S G S' G) with the inverse metric G = [[a, b], [b', d]].
-        metric = _dot(jnp.swapaxes(of_cells.inverse, 1, 2), of_cells.inverse)
+        metric = dot(jnp.swapaxes(of_cells.inverse, 1, 2), of_cells.inverse)
         a, b, d = metric[:, :2, :2], metric[:, :2, 2:], metric[:, 2:, 2:]
         # Of S = [[0, H'], [H, 0]]: 2 (a_pq d_ij + b_pj b_qi) on H_ip H_jq. As plain products of
         # matrices, which are fast in a batch too.
         inner = a[:, :, :, None, None] * d[:, None, None] + (
             b[:, :, None, None, :] * b[:, None, :, :, None]
         )
-        half = _dot(readers, 2 * jnp.swapaxes(inner, 1, 2).reshape(-1, 2, 2 * outputs**2))
+        half = dot(readers, 2 * jnp.swapaxes(inner, 1, 2).reshape(-1, 2, 2 * outputs**2))
         half = jnp.swapaxes(half.reshape(-1, rows, 2, outputs**2), 1, 2)
         flat = jnp.swapaxes(readers, 0, 1).reshape(rows, -1)
-        square = _dot(flat, half.reshape(-1, rows * outputs**2))
+        square = dot(flat, half.reshape(-1, rows * outputs**2))
         square = jnp.swapaxes(square.reshape(rows, rows, outputs, outputs), 1, 2)
         square = square.reshape(rows * outputs, rows * outputs)
         square = square + jnp.eye(rows * outputs, dtype=square.dtype) / self.unit
@@ -128,7 +130,3 @@ class PlanarForm(AbstractInteriorForm):
 
 def _joined(parts: tuple[Array, Array]) -> Array:
     return jnp.concatenate([parts[0].ravel(), parts[1].ravel()])
-
-
-def _dot(left: Array, right: Array) -> Array:
-    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
