@@ -204,7 +204,7 @@ def test_rank_one():
 def test_bound_of_random_cones(rng, rank):
     """Single cones, thin ones too, against points inside them: no tolerance."""
     residual, features = data(rng, 15, rank)
-    rows = cones.scaled_rows(residual, features)
+    rows = cones.rows_that_count(residual, features)
     signs = np.array(np.meshgrid(*[[1.0, -1.0]] * rank)).reshape(rank, -1).T
     batch = cones.orthants(rows, np.eye(rank), signs)
     limits = np.inf
@@ -225,7 +225,7 @@ def test_bound_of_random_cones(rng, rank):
 def test_split_points_lie_within_their_radius_of_the_edge(rng):
     """The exact point is in the plane of its two generators; the float one is next to it."""
     residual, features = data(rng, 15, 3)
-    rows = cones.scaled_rows(residual, features)
+    rows = cones.rows_that_count(residual, features)
     axes = np.linalg.qr(rng.standard_normal((3, 3)))[0]
     parents = cones.orthants(rows, axes, np.ones((1, 3)))
     children, points = cones.split(rows, parents, 1.0)
@@ -245,7 +245,7 @@ def _determinant(*vectors):
 def test_scaling_of_rows_is_exact(rng):
     residual, features = data(rng, 30, 3)
     residual, features = residual * 1e-30, features * 10 ** rng.uniform(-9, 9, (30, 1))
-    rows = cones.scaled_rows(residual, features)
+    rows = cones.rows_that_count(residual, features)
     lengths = np.linalg.norm(rows.features[:-1], axis=1)
     assert np.all((lengths >= 0.5) & (lengths < 2))
     assert 0.5 <= np.max(np.abs(rows.residual)) < 1

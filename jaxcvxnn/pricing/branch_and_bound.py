@@ -17,7 +17,7 @@ import numpy as np
 from jaxcone import verified
 
 from .ascent import distinct, local_maxima, polish, singular_axes
-from .cones import Cones, Examined, Rows, examine, orthants, scaled_rows, split
+from .cones import Cones, Examined, Rows, examine, orthants, rows_that_count, split
 from .frontier import Frontier, Shelf
 from .price import Matrix, Price, finite_matrix, prices
 
@@ -77,7 +77,7 @@ def price_branch_and_bound(
     _require(starts >= 0, "starts", "a number that is not negative", starts)
     _require(count > 0, "count", "a positive number", count)
     deadline = np.inf if seconds is None else time.monotonic() + seconds
-    rows = scaled_rows(residual, features)
+    rows = rows_that_count(residual, features)
     if len(rows.features) == 1:
         return Price(0.0, 0.0, np.eye(rank)[:1], METHOD, 0)
     search = _Search(rows, target, target if keep is None else keep, relative, count)

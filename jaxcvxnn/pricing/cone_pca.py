@@ -26,11 +26,10 @@ from .planar import (
     UNDERFLOW,
     linear_maps,
     linear_maps_error,
-    scaled_rows,
-    scaled_weights,
     unit_vectors,
 )
 from .price import Matrix, finite_matrix
+from .scaling import scaled_rows, scaled_weights
 
 # Constraints may be violated by this, relative to |x_i|, at a returned direction.
 FEASIBILITY = 1e-12

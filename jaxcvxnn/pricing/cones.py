@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from jaxcone import verified
 
 from .price import Matrix
+from .scaling import scaled_rows, scaled_weights
 
 # Relative rounding of a handful of operations on numbers that are themselves bounds.
 ROUND_UP = 1 + 256 * verified.UNIT
@@ -64,17 +65,12 @@ class Cones(NamedTuple):
         return Cones(*(array[index] for array in self))
 
 
-def scaled_rows(residual: Matrix, features: Matrix) -> Rows:
-    """The rows that count, R_i != 0 and f_i != 0, scaled exactly. relu(s t) = s relu(t) for s > 0."""
+def rows_that_count(residual: Matrix, features: Matrix) -> Rows:
+    """The rows with R_i != 0 and f_i != 0, scaled exactly."""
     alive = np.any(residual != 0, axis=1) & np.any(features != 0, axis=1)
-    residual, features = residual[alive], features[alive]
-    rank = features.shape[1]
-    size = np.frexp(np.max(np.abs(features), axis=1, initial=0.0))[1]
-    weight = np.frexp(np.max(np.abs(residual), axis=1, initial=0.0))[1] + size
-    exponent = int(np.max(weight)) if weight.size else 0
-    features = np.ldexp(features, -size[:, None])
-    residual = np.ldexp(residual, (size - exponent)[:, None])
-    features = np.concatenate([features, np.zeros((1, rank))])
+    features, exponents = scaled_rows(features[alive])
+    residual, exponent = scaled_weights(residual[alive], features, exponents)
+    features = np.concatenate([features, np.zeros((1, features.shape[1]))])
     residual = np.concatenate([residual, np.zeros((1, residual.shape[1]))])
     sizes = np.linalg.norm(residual, axis=1) * ROUND_UP
     lengths = np.linalg.norm(features, axis=1)

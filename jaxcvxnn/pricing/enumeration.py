@@ -24,11 +24,10 @@ from .planar import (
     linear_maps_error,
     price_planar,
     scaled_price,
-    scaled_rows,
-    scaled_weights,
     unit_vectors,
 )
 from .price import Matrix, Price, finite_matrix
+from .scaling import scaled_rows, scaled_weights
 
 # Rows whose directions differ by less count as parallel; the bound pays for the difference.
 PARALLEL = 1e-12

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from jaxcone import verified
 
 from .price import Matrix, Price, finite_matrix, prices
+from .scaling import scaled_rows, scaled_weights
 
 # The maximum of an arc whose top singular vector is this near, in radians, is taken to be the top
 # singular value: that costs the square of it, and pays for every rounding in the angles.
@@ -208,24 +209,6 @@ def _break_angles(rows: Matrix) -> Matrix:
 def unit_vectors(angles: Matrix) -> Matrix:
     """(cos t, sin t) for each angle t."""
     return np.stack([np.cos(angles), np.sin(angles)], axis=-1)
-
-
-def scaled_rows(features: Matrix) -> tuple[Matrix, np.ndarray]:
-    """Rows scaled by 2^-exponents, exactly but for underflow, to a largest entry in [1/2, 1)."""
-    exponents = np.frexp(np.max(np.abs(features), axis=1, initial=0.0))[1]
-    return np.ldexp(features, -exponents[:, None]), exponents
-
-
-def scaled_weights(residual: Matrix, rows: Matrix, exponents: np.ndarray) -> tuple[Matrix, int]:
-    """R with the rows' scales moved into it, and the exponent that brings its size to one.
-
-    The residuals of zero rows count as zero.
-    """
-    residual = np.where(np.any(rows != 0, axis=1)[:, None], residual, 0)
-    sizes = np.frexp(np.max(np.abs(residual), axis=1))[1] + exponents
-    alive = np.any(residual != 0, axis=1)
-    exponent = int(np.max(sizes[alive])) if np.any(alive) else 0
-    return np.ldexp(residual, (exponents - exponent)[:, None]), exponent
 
 
 def best_first(weights: Matrix, rows: Matrix, neurons: Matrix) -> tuple[Matrix, Matrix]:
