@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from jaxcone import verified
 
+from .directions import neglected_price
 from .dual_bound import dual_bound
 from .dual_repair import clean_multipliers, repair_dual
 from .losses import Squared
@@ -181,7 +182,7 @@ def _bound(reduction: Reduction, residual: Matrix) -> tuple[float, float]:
     features = np.asarray(reduction.problem.features, np.float64)
     targets = np.asarray(reduction.problem.Y, np.float64)
     price = weight_decay * reduction.directions.basis_norm()
-    price += reduction.directions.neglected_price(features, residual)
+    price += neglected_price(residual, reduction.directions.approximation(features))
     return dual_bound(Squared(), residual, targets, weight_decay, verified.above(price))
 
 

@@ -84,15 +84,15 @@ def certify(
       of any library; or an `equinox.nn.MLP` of depth 1 with ReLU and no output bias. PyTorch's
       `Linear.weight` is the transpose: pass (first.weight.T, second.weight.T), detached.
     - `X`, `Y`, `weight_decay`, `loss`: see `TrainingProblem`. The loss is a sum over samples.
-    - `tolerance`: the relative gap that is good enough, by default 1e-8 up to rank 2 and 1e-5 above;
-      `time_limit`: seconds after which the best
-      bound so far is returned (None: no limit); `seed`: of the searches for neurons.
+    - `tolerance`: the relative gap that is good enough, by default 1e-8 up to rank 2 and 1e-5 above.
+    - `time_limit`: seconds after which the best bound so far is returned (None: no limit).
+    - `seed`: of the searches for neurons.
 
     **Raises** a `ValueError` for bad data or weights that do not fit the data.
     """
     checked = as_network(network)
-    given = TrainingProblem(X, Y, weight_decay, bias=checked.b is not None, loss=loss)
-    problem = in_float64(given)
+    bias = checked.b is not None
+    problem = in_float64(TrainingProblem(X, Y, weight_decay, bias=bias, loss=loss))
     _check_fit(checked, problem)
     with jax.enable_x64(True):
         return _certify(problem, checked, tolerance, Clock(time_limit), seed)
@@ -115,7 +115,7 @@ def _certify(
     proof = certify_residual(problem, residual, pricer, neurons=first, seconds=budget)
     lower, source = proof.lower_bound, "the network's own residual"
     if relative_gap(lower, upper) > tolerance:
-        better, method = _global_bound(problem, network, pricer.rank, tolerance, clock, seed)
+        better, method = _global_bound(problem, network, pricer, tolerance, clock, seed)
         if better > lower:
             lower, source = better, method
     return NetworkCertificate(
@@ -133,15 +133,15 @@ def _certify(
 def _global_bound(
     problem: TrainingProblem,
     network: TwoLayerReLU,
-    rank: int,
+    pricer: Pricer,
     tolerance: float,
     clock: Clock,
     seed: int,
 ) -> tuple[float, str]:
     """The best lower bound to be had in the time left, and where it comes from."""
-    if rank <= LARGEST_RANK or not isinstance(problem.loss, Squared):
+    if pricer.rank <= LARGEST_RANK or not isinstance(problem.loss, Squared):
         found = generate_columns(
-            problem, start=network, tolerance=tolerance, clock=clock, seed=seed
+            problem, start=network, pricer=pricer, tolerance=tolerance, clock=clock, seed=seed
         )
         return found.lower_bound, f"column generation, {found.rounds} rounds"
     relaxed = relaxation_bound(problem, network, clock)

@@ -11,7 +11,8 @@ from typing import Any
 class Progress:
     """What `train` reports: `step` of `total` within a stage, and the bounds known so far.
 
-    The stages are "solve", "round", "polish" and "certify", in this order. `note` says beforehand what
+    The stages are "columns", after "polish" where the rank is high, or for the relaxation "solve",
+    "round", "polish" and "certify". `note` says beforehand what
     a large piece of work will need.
     """
 

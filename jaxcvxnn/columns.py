@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from .clock import Clock
 from .dual_bound import dual_bound
-from .group_lasso import solve_group_lasso
+from .group_lasso import GroupLassoSolution, solve_group_lasso
 from .networks import TwoLayerReLU, from_first_layer
 from .polish import merge
 from .pricing.ascent import local_maxima
@@ -120,7 +120,15 @@ def certify_residual(
         raise ValueError(
             f"residual must have the shape of Y, {problem.Y.shape}; its shape is {residual.shape}."
         )
-    pricer = Pricer(problem.features) if pricer is None else pricer
+    return _certify(
+        problem, residual, Pricer(problem.features) if pricer is None else pricer, budget
+    )
+
+
+def _certify(
+    problem: TrainingProblem, residual: Matrix, pricer: Pricer, budget: dict[str, Any]
+) -> PricedCertificate:
+    """`certify_residual` for arrays that are checked."""
     usable = problem.loss.into_domain(residual, problem.Y)
     slack = problem.loss.perturbation(usable, problem.Y)
     price = pricer.price(usable, perturbation=slack, **budget)
@@ -133,6 +141,7 @@ def generate_columns(
     problem: TrainingProblem,
     *,
     start: TwoLayerReLU | None = None,
+    pricer: Pricer | None = None,
     tolerance: float | None = None,
     max_rounds: int = 300,
     clock: Clock | None = None,
@@ -141,12 +150,13 @@ def generate_columns(
 ) -> ColumnGeneration:
     """Train to the global optimum, from the neurons of `start` if it is given.
 
-    `tolerance` is the relative gap at which it ends, by default 1e-8 where prices are known in closed
-    form (rank 1 and 2), else 1e-5. `watch(lower, upper, round)` is called after each round. Ctrl-C and
-    `clock` end the work with the best pair of bounds so far. In float64, whatever the problem is in.
+    `pricer`, one of `problem.features`, saves its set-up. `tolerance` is the relative gap at which it
+    ends, by default 1e-8 where prices are known in closed form (rank 1 and 2), else 1e-5.
+    `watch(lower, upper, round)` is called after each round. Ctrl-C and `clock` end the work with the
+    best pair of bounds so far. In float64, whatever the problem is in.
     """
     problem = in_float64(problem)
-    pricer = Pricer(problem.features)
+    pricer = Pricer(problem.features) if pricer is None else pricer
     if tolerance is None:
         tolerance = default_tolerance(pricer.rank)
     with jax.enable_x64(True):
@@ -176,18 +186,29 @@ def narrow(problem: TrainingProblem, network: TwoLayerReLU, width: int) -> TwoLa
         if network.width <= width:
             break
         network = merge(network, tolerance=tolerance)
+    first, second = unit_neurons(network)
+    kept = np.argsort(-np.linalg.norm(second, axis=1), kind="stable")[:width]
+    found = fit_outputs(problem, first[kept], second[kept])
+    return balanced(first[kept], found.V, bias=problem.bias)
+
+
+def fit_outputs(
+    problem: TrainingProblem, first: Matrix, start: Matrix, tolerance: float = 1e-10
+) -> GroupLassoSolution:
+    """The best output weights of unit neurons (m, d)."""
+    activations = np.maximum(problem.features @ first.T, 0)
+    penalties = np.full(len(first), float(problem.weight_decay))
+    return solve_group_lasso(
+        activations, problem.Y, penalties, loss=problem.loss, start=start, tolerance=tolerance
+    )
+
+
+def unit_neurons(network: TwoLayerReLU) -> tuple[Matrix, Matrix]:
+    """The same function by unit neurons (m, d) with output weights (m, c), without idle neurons."""
     first, second = np.asarray(network.first_layer).T, np.asarray(network.V)
     lengths = np.linalg.norm(first, axis=1)
-    strength = lengths * np.linalg.norm(second, axis=1)
-    kept = np.argsort(-strength, kind="stable")[:width]
-    first = first[kept] / lengths[kept, None]
-    found = solve_group_lasso(
-        np.maximum(problem.features @ first.T, 0),
-        problem.Y,
-        np.full(len(first), float(problem.weight_decay)),
-        loss=problem.loss,
-    )
-    return balanced(first, found.V, bias=problem.bias)
+    alive = lengths > 0
+    return first[alive] / lengths[alive, None], second[alive] * lengths[alive, None]
 
 
 def balanced(first: Matrix, second: Matrix, *, bias: bool) -> TwoLayerReLU:
@@ -236,11 +257,7 @@ class _Columns:
 
     def adopt(self, network: TwoLayerReLU) -> None:
         """Begin with the neurons of a network, which is the best so far."""
-        first, second = np.asarray(network.first_layer).T, np.asarray(network.V)
-        lengths = np.linalg.norm(first, axis=1)
-        alive = lengths > 0
-        self.first = first[alive] / lengths[alive, None]
-        self.second = second[alive] * lengths[alive, None]
+        self.first, self.second = unit_neurons(network)
         self._offer(network)
 
     def round(self, watch: Callable[[float, float, int], None] | None) -> str:
@@ -266,15 +283,8 @@ class _Columns:
 
     def _refit(self) -> Matrix:
         """The best output weights of the neurons at hand; the residual that prices others."""
-        activations = np.maximum(self.features @ self.first.T, 0)
-        found = solve_group_lasso(
-            activations,
-            self.problem.Y,
-            np.full(len(self.first), self.weight_decay),
-            loss=self.problem.loss,
-            start=self.second,
-            tolerance=min(1e-10, self.tolerance / 10),
-        )
+        accuracy = min(1e-10, self.tolerance / 10)
+        found = fit_outputs(self.problem, self.first, self.second, accuracy)
         self.second = found.V
         self._offer(self._as_network())
         gained = self.objective - found.objective
@@ -322,7 +332,7 @@ class _Columns:
         return 0.5 * self.tolerance * abs(self.upper) / max(penalty, np.finfo(float).tiny)
 
     def _prove(self, residual: Matrix, **budget: Any) -> Price:
-        found = certify_residual(self.problem, residual, self.pricer, **budget)
+        found = _certify(self.problem, residual, self.pricer, budget)
         if found.lower_bound > self.certificate.lower_bound or not len(self.history):
             self.certificate = found
         return found.price

@@ -6,6 +6,9 @@ from jaxtyping import Float, Int
 
 from jaxcone import verified
 
+# Relative: singular values below it times the largest count as zero, directions closer as parallel.
+TOLERANCE = 1e-9
+
 
 class Directions(eqx.Module):
     """Samples as lengths times few unit vectors in the coordinates of their span.
@@ -40,14 +43,6 @@ class Directions(eqx.Module):
         rounding = 2 * verified.gamma(operations) * size
         return verified.vector_norm_bound(np.abs(features - rebuilt) + rounding)
 
-    def neglected_price(self, features: np.ndarray, residual: np.ndarray) -> float:
-        """A bound on what these approximations change in ||R' relu(X u)|| for |u| <= 1.
-
-        relu is 1-Lipschitz, so each sample contributes at most |R_i| times its distance.
-        """
-        sizes = verified.vector_norm_bound(residual)
-        return float(np.sum(sizes * self.approximation(features))) * verified.INFLATION
-
     def basis_norm(self) -> float:
         """An upper bound, proven, on the 2-norm of the basis, whose columns are nearly orthonormal."""
         gram = self.basis.T @ self.basis
@@ -57,11 +52,19 @@ class Directions(eqx.Module):
         return float(np.sqrt(bound)) * (1 + 1e-15)
 
 
-def find_directions(features: np.ndarray, *, tolerance: float = 1e-9) -> Directions:
+def neglected_price(residual: np.ndarray, distances: np.ndarray) -> float:
+    """A bound on what moving samples by these distances changes in ||R' relu(X u)|| for |u| <= 1.
+
+    relu is 1-Lipschitz, so each sample contributes at most |R_i| times its distance.
+    """
+    sizes = verified.vector_norm_bound(residual)
+    return float(np.sum(sizes * distances)) * verified.INFLATION
+
+
+def find_directions(features: np.ndarray, *, tolerance: float = TOLERANCE) -> Directions:
     """Samples (n, features) in NumPy float64 as `Directions`.
 
-    `tolerance`, relative: singular values below it times the largest count as zero, samples closer
-    than it in direction as parallel.
+    `tolerance`: see TOLERANCE.
     """
     basis = row_space(features, tolerance)
     coordinates = features @ basis
@@ -73,7 +76,7 @@ def find_directions(features: np.ndarray, *, tolerance: float = 1e-9) -> Directi
     return Directions(basis=basis, units=units, classes=classes, signs=signs, lengths=lengths)
 
 
-def row_space(matrix: np.ndarray, tolerance: float) -> np.ndarray:
+def row_space(matrix: np.ndarray, tolerance: float = TOLERANCE) -> np.ndarray:
     """Orthonormal columns that span the rows of `matrix`; at least one column.
 
     A matrix of full column rank keeps its own coordinates, so that nothing is rounded needlessly.

@@ -32,6 +32,7 @@ from .columns import (
 from .insertion import refit_network
 from .networks import TwoLayerReLU
 from .polish import merge, prune
+from .pricing.pricer import Pricer
 from .problem import TrainingProblem, in_float64
 from .programs.lifted import lifted_program
 from .reduction import reduce
@@ -43,6 +44,7 @@ from .train import (
     candidates,
     check_limits,
     choose_program,
+    report_rounds,
 )
 
 # Of a polished network's objective, the part that fewer neurons may cost, and the angles (1 - cosine)
@@ -304,6 +306,7 @@ def _by_columns(
     problems = [
         eqx.tree_at(lambda p: p.weight_decay, exact, np.asarray(value)) for value in weight_decays
     ]
+    pricer = Pricer(exact.features)
     found: list[ColumnGeneration] = []
     statuses, networks = [], []
     with clock.stage("columns"):
@@ -313,10 +316,11 @@ def _by_columns(
             one = generate_columns(
                 here,
                 start=found[-1].network if found else None,
+                pricer=pricer,
                 max_rounds=0 if over else MAX_ROUNDS,
                 clock=share,
                 seed=seed,
-                watch=_watching(progress, weight_decays[index]),
+                watch=report_rounds(progress, f"columns {weight_decays[index]:.4g}"),
             )
             if share.stopped == "interrupted":
                 clock.stopped = "interrupted"
@@ -347,17 +351,6 @@ def _seconds(clock: Clock, left: int) -> Clock:
     """A clock for the next of `left` points: its share of what is left."""
     remaining = clock.remaining
     return Clock(COLUMNS_SECONDS if remaining is None else max(remaining, 1e-3) / left)
-
-
-def _watching(
-    progress: Callable[[Progress], None] | None, weight_decay: float
-) -> Callable[[float, float, int], None]:
-    def watch(lower, upper, done):
-        if progress is not None:
-            name = f"columns {weight_decay:.4g}"
-            progress(Progress(name, done, MAX_ROUNDS, lower, upper))
-
-    return watch
 
 
 @dataclasses.dataclass

@@ -2,7 +2,6 @@
 
 from typing import Any, TypeVar, overload
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -19,20 +18,20 @@ from jaxcone import (
 
 from .certificate import Certificate, certify_dual, certify_reduced
 from .problem import TrainingProblem
-from .programs.abstract import AbstractTrainingProgram
+from .programs.abstract import AbstractProgramSolution, AbstractTrainingProgram
 from .programs.lifted import (
     LiftedData,
     LiftedProgram,
     lifted_program,
     pair_multipliers,
 )
-from .programs.planar import PlanarData, PlanarSolution
+from .programs.planar import PlanarData
 from .reduction import Reduction, lifted_data
 
 Found = TypeVar("Found")
 
 
-class LiftedSolution(eqx.Module):
+class LiftedSolution(AbstractProgramSolution):
     """A point of (lifted) and its dual, in the coordinates of `data`.
 
     `moments` is S = E[(z, v)(z, v)'], z = (alpha, u), of shape (q + c, q + c); `residual` is R =
@@ -100,7 +99,7 @@ def solve(
     program: AbstractTrainingProgram[Any, Any] | None = None,
     solver: AbstractSolver | None = None,
     *,
-    warm_start: LiftedSolution | PlanarSolution | Any = None,
+    warm_start: AbstractProgramSolution | Any = None,
 ) -> Any:
     """Solve a convex program of a training problem; runs under `jit` and `vmap`.
 
@@ -118,7 +117,7 @@ def solve(
     data = program.data(problem)
     cone_program = program.cone_program(data)
     solver = program.default_solver(cone_program) if solver is None else solver
-    named = isinstance(warm_start, LiftedSolution | PlanarSolution)
+    named = isinstance(warm_start, AbstractProgramSolution)
     earlier = warm_start.solution if named else warm_start
     solution = solve_cone(cone_program, solver, warm_start=earlier)
     return program.read_out(data, cone_program, solution)

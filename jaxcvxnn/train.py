@@ -18,11 +18,12 @@ from .checkpoint import load_solution, save_solution
 from .choice import describe_cost, method_name, named_solver
 from .clock import Clock, Progress
 from .columns import LARGEST_RANK, PricedCertificate, generate_columns, narrow, relative_gap
-from .directions import find_directions
+from .directions import row_space
 from .insertion import grow, pad
 from .losses import AbstractLoss, Squared
 from .networks import TwoLayerReLU
 from .polish import polish as polish_network, prune
+from .pricing.pricer import Pricer
 from .problem import TrainingProblem, in_float64, require_squared
 from .programs.lifted import LiftedProgram, lifted_program
 from .reduction import Reduction, reduce
@@ -35,9 +36,11 @@ class TrainingResult(eqx.Module):
     """A network with a proof of how good it is.
 
     `upper_bound` is the objective of `network`; no network of any width has an objective below
-    `lower_bound`. `rounded_objective` is that of the network before the polish. `status` is the
-    solver's (`solved`, `inaccurate`, `max_steps`, `nonfinite`), or `stalled` when the certified
-    bound stopped improving, `time_limit`, or `interrupted`; both bounds hold whatever it says.
+    `lower_bound`. `rounded_objective` is that of the network before the polish, or before it was
+    narrowed to the width asked for. `status` is the solver's (`solved`, `inaccurate`, `max_steps`,
+    `nonfinite`) or that of column generation (`solved` within the tolerance, `max_rounds`), or
+    `stalled` when the certified bound stopped improving, `time_limit`, or `interrupted`; both bounds
+    hold whatever it says.
     """
 
     network: TwoLayerReLU
@@ -163,7 +166,7 @@ def train(
             time_limit = AUTO_SECONDS
         clock = Clock(time_limit)
         if chosen == "columns":
-            return train_columns(problem, tolerance, clock, int(width), seed, progress)
+            return train_columns(problem, exact, tolerance, clock, int(width), seed, progress)
         return Run(problem, reduce(exact), clock, int(width), seed, progress)(
             solver, polish=polish, checkpoint=checkpoint
         )
@@ -180,7 +183,7 @@ def choose_program(program: str, problem: TrainingProblem, *, for_lifted: bool =
     if program == "auto":
         if not isinstance(problem.loss, Squared):
             return "columns"
-        low = find_directions(problem.features).rank <= LARGEST_RANK
+        low = row_space(problem.features).shape[1] <= LARGEST_RANK
         return "columns" if low and not for_lifted else "lifted"
     if program == "lifted":
         require_squared(problem)
@@ -189,27 +192,24 @@ def choose_program(program: str, problem: TrainingProblem, *, for_lifted: bool =
 
 def train_columns(
     problem: TrainingProblem,
+    exact: TrainingProblem,
     tolerance: float | None,
     clock: Clock,
     width: int,
     seed: int,
     progress: Callable[[Progress], None] | None,
 ) -> TrainingResult:
-    """`train` by column generation."""
-    exact = in_float64(problem)
-
-    def watch(lower, upper, done):
-        if progress is not None:
-            progress(Progress("columns", done, MAX_ROUNDS, lower, upper))
-
+    """`train` by column generation; `exact` is the problem in float64."""
+    pricer, watch = Pricer(exact.features), report_rounds(progress, "columns")
     start = None
-    if find_directions(exact.features).rank > LARGEST_RANK:
+    if pricer.rank > LARGEST_RANK:
         with clock.stage("polish"):
             start = _descended(exact, min(width, DESCENT_WIDTH), seed, clock, watch)
     with clock.stage("columns"):
         found = generate_columns(
             exact,
             start=start,
+            pricer=pricer,
             tolerance=tolerance,
             max_rounds=MAX_ROUNDS,
             clock=clock,
@@ -233,6 +233,18 @@ def train_columns(
         solution=None,
         seconds=clock.seconds,
     )
+
+
+def report_rounds(
+    progress: Callable[[Progress], None] | None, stage: str
+) -> Callable[[float, float, int], None]:
+    """What `generate_columns` tells after each round, as a `Progress` of this stage."""
+
+    def watch(lower, upper, done):
+        if progress is not None:
+            progress(Progress(stage, done, MAX_ROUNDS, lower, upper))
+
+    return watch
 
 
 def _descended(

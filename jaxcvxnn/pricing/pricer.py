@@ -1,14 +1,15 @@
 """`Pricer`: the price of the best new neuron for any data, through few directions of low rank."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from jaxcone import verified
 
-from ..directions import Directions, find_directions
+from ..directions import Directions, find_directions, neglected_price
 from .ascent import normalised
 from .branch_and_bound import price_branch_and_bound
 from .enumeration import price_enumerated
@@ -21,14 +22,17 @@ METHODS = ("auto", "planar", "enumeration", "branch_and_bound")
 class Pricer(eqx.Module):
     """Data prepared for pricing: what does not depend on the residual.
 
-    The samples are merged into `rows` (l, r), one unit vector per direction and sign: sample i is
-    close to its length times row `row_of[i]` (-1 for zero samples) times `directions.basis`.
+    The samples are merged into `rows` (l, r), one unit vector per direction and sign: up to
+    `distances`, proven, they are `lengths`' `rows` in the coordinates of `directions.basis`, whose
+    norm is at most `stretch`.
     """
 
     features: Float[np.ndarray, "n d"]
     directions: Directions
     rows: Float[np.ndarray, "l r"]
-    row_of: Int[np.ndarray, " n"]
+    lengths: Float[np.ndarray, "l n"]  # of sample i in the column i, at its row
+    distances: Float[np.ndarray, " n"]
+    stretch: float
     circle: Circle | None  # of `rows`, where their rank is at most 2
 
     def __init__(self, features: Matrix):
@@ -39,8 +43,9 @@ class Pricer(eqx.Module):
             np.stack([found.classes[alive], -found.signs[alive]]), axis=1, return_inverse=True
         )
         self.rows = -kinds[1][:, None] * found.units[kinds[0].astype(int)]
-        self.row_of = np.full(len(features), -1)
-        self.row_of[alive] = members
+        self.lengths = np.zeros((len(self.rows), len(features)))
+        self.lengths[members, np.flatnonzero(alive)] = found.lengths[alive]
+        self.distances, self.stretch = found.approximation(features), found.basis_norm()
         self.circle = arrange_circle(self.rows) if found.rank <= 2 and len(self.rows) else None
 
     @property
@@ -66,8 +71,8 @@ class Pricer(eqx.Module):
         known = None if neurons is None else neurons @ self.directions.basis
         found = self._price_rows(merged, method, known, budget)
         # In these coordinates w = basis'u, which is hardly longer than u.
-        upper = (found.upper + error) * self.directions.basis_norm()
-        upper += self.directions.neglected_price(self.features, residual)
+        upper = (found.upper + error) * self.stretch
+        upper += neglected_price(residual, self.distances)
         if perturbation is not None:
             lengths = verified.vector_norm_bound(self.features)
             upper += float(perturbation @ lengths) * verified.INFLATION
@@ -77,9 +82,7 @@ class Pricer(eqx.Module):
         lower = float(values[order[0]]) if len(order) else 0.0
         # A value that is rounded up must not pass what is proven of the exact one.
         upper = verified.above(upper * (1 + 8 * verified.UNIT))
-        return Price(
-            min(lower, upper), upper, best[order], found.method, found.cells, found.interrupted
-        )
+        return dataclasses.replace(found, lower=min(lower, upper), upper=upper, neurons=best[order])
 
     def _price_rows(
         self, merged: Matrix, method: str, known: Matrix | None, budget: dict[str, Any]
@@ -97,13 +100,9 @@ class Pricer(eqx.Module):
 
     def merge(self, residual: Matrix) -> tuple[Matrix, float]:
         """The residual of `rows`: sums of length times residual; and what rounding adds to a price."""
-        lengths = self.directions.lengths
-        select = np.zeros((len(self.rows), len(residual)))
-        alive = np.flatnonzero(self.row_of >= 0)
-        select[self.row_of[alive], alive] = lengths[alive]
-        error = verified.vector_norm_bound(verified.product_error(select, residual))
+        error = verified.vector_norm_bound(verified.product_error(self.lengths, residual))
         sizes = verified.vector_norm_bound(self.rows)
-        return select @ residual, float(error @ sizes) * verified.INFLATION
+        return self.lengths @ residual, float(error @ sizes) * verified.INFLATION
 
 
 def best_neuron(

@@ -11,6 +11,12 @@ Data = TypeVar("Data")
 Found = TypeVar("Found")
 
 
+class AbstractProgramSolution(eqx.Module):
+    """Named blocks, and the cone solution that they were read from."""
+
+    solution: eqx.AbstractVar[Solution]
+
+
 class AbstractTrainingProgram(eqx.Module, Generic[Data, Found]):
     """A problem's numbers, the cone program that they define, and names for what solves it."""
 

@@ -31,7 +31,8 @@ from jaxcone import (
 
 from ..networks import TwoLayerReLU
 from ..problem import TrainingProblem, require_squared
-from .abstract import AbstractTrainingProgram
+from ..products import dot
+from .abstract import AbstractProgramSolution, AbstractTrainingProgram
 from .lifted import LiftedData
 from .planar_interior import PlanarForm
 
@@ -50,7 +51,7 @@ class PlanarData(eqx.Module):
     rank: int = eqx.field(static=True)
 
 
-class PlanarSolution(eqx.Module):
+class PlanarSolution(AbstractProgramSolution):
     """The global optimum of training: a network's moments, and the residual that proves it.
 
     `residual` is R = f(X) - Y (l, c) in the coordinates of `data`. `moments`[k] is sum_j a_j a_j' over
@@ -166,13 +167,13 @@ class PlanarProgram(AbstractConeProgram[PlanarFactor]):
     def factor(self):
         count, rows, _ = self.readers.shape
         flat = jnp.swapaxes(self.readers, 0, 1).reshape(rows, 2 * count)
-        return PlanarFactor(*jnp.linalg.eigh(2 * _dot(flat, flat.T)))
+        return PlanarFactor(*jnp.linalg.eigh(2 * dot(flat, flat.T)))
 
     def minimize(self, factor, penalty, target, guess):
         del guess  # solved exactly
         pulled, pulled_mu = self.adjoint(target)
-        right = _dot(factor.basis.T, penalty * pulled - self.targets)
-        residual = _dot(factor.basis, right / (1 + penalty * factor.values)[:, None])
+        right = dot(factor.basis.T, penalty * pulled - self.targets)
+        residual = dot(factor.basis, right / (1 + penalty * factor.values)[:, None])
         return residual, pulled_mu / 3
 
     def tangent_factor(self):
@@ -284,7 +285,7 @@ def planar_network(solution: PlanarSolution) -> TwoLayerReLU:
     # sum b b' over the neurons u = b_1 g + b_2 g', g and g' the cell's rays: entrywise nonnegative,
     # hence completely positive.
     to_rays = jnp.array([[1, -1], [1, 1]], solution.moments.dtype) / 2
-    nonnegative = _dot(_dot(to_rays, solution.moments), to_rays.T)
+    nonnegative = dot(dot(to_rays, solution.moments), to_rays.T)
     first = jnp.maximum(nonnegative[:, 0, 0], 0)
     second = jnp.maximum(nonnegative[:, 1, 1], 0)
     both = jnp.maximum(nonnegative[:, 0, 1], 0)
@@ -299,12 +300,12 @@ def planar_network(solution: PlanarSolution) -> TwoLayerReLU:
     on_rays = (1 - correlation) * first + jnp.roll((1 - correlation) * second, 1)
     directions = jnp.concatenate([rays, inside])
     squares = jnp.concatenate([on_rays, correlation * length**2])
-    activations = jax.nn.relu(_dot(jnp.asarray(data.features), directions.T))
+    activations = jax.nn.relu(dot(jnp.asarray(data.features), directions.T))
     weighted = activations * squares
     # The best output layer for these strengths |u_j| |v_j| (docs/math.md, "Growing and refitting").
     ridge = data.weight_decay * jnp.eye(len(activations), dtype=activations.dtype)
-    delta = jnp.linalg.solve(_dot(weighted, activations.T) + ridge, jnp.asarray(data.targets))
-    outputs = _dot(weighted.T, delta)
+    delta = jnp.linalg.solve(dot(weighted, activations.T) + ridge, jnp.asarray(data.targets))
+    outputs = dot(weighted.T, delta)
     return TwoLayerReLU(directions[:, : data.rank].T, outputs)
 
 
@@ -312,7 +313,7 @@ def _seen_features(data: LiftedData) -> Float[Array, "l r"]:
     """The features of which the loss rows see relu: s p for s alpha, -s p for s omega."""
     rows, readout = jnp.asarray(data.rows), jnp.asarray(data.readout)
     directions = -rows[data.pairs : 2 * data.pairs, data.pairs :]
-    return _dot(readout[:, : data.pairs], directions) + 2 * readout[:, data.pairs :]
+    return dot(readout[:, : data.pairs], directions) + 2 * readout[:, data.pairs :]
 
 
 def _unit(data: PlanarData) -> Array:
@@ -326,7 +327,3 @@ def _unit(data: PlanarData) -> Array:
     price = data.weight_decay / jnp.where(longest > 0, longest, 1)
     size = norm(jax.lax.stop_gradient(targets))
     return jax.lax.stop_gradient(jnp.where(size > 0, jnp.minimum(price, size), price))
-
-
-def _dot(left: Array, right: Array) -> Array:
-    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
