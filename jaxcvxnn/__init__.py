@@ -1,5 +1,6 @@
 """Two-layer networks by convex optimisation, with bounds on the global optimum of training."""
 
+from .activations import LeakyReLU as LeakyReLU, Polynomial as Polynomial
 from .batch import CertifiedSolution as CertifiedSolution, solve_batch as solve_batch
 from .certificate import (
     Certificate as Certificate,
@@ -27,7 +28,12 @@ from .losses import (
     SoftmaxCrossEntropy as SoftmaxCrossEntropy,
     Squared as Squared,
 )
-from .networks import TwoLayerReLU as TwoLayerReLU
+from .networks import (
+    AbstractTwoLayer as AbstractTwoLayer,
+    PolynomialNetwork as PolynomialNetwork,
+    TwoLayerLeakyReLU as TwoLayerLeakyReLU,
+    TwoLayerReLU as TwoLayerReLU,
+)
 from .path import (
     PathPoint as PathPoint,
     RegularizationPath as RegularizationPath,

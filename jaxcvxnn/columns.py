@@ -25,7 +25,7 @@ from .polish import merge
 from .pricing.ascent import local_maxima
 from .pricing.price import Matrix, Price, finite_matrix
 from .pricing.pricer import Pricer
-from .problem import TrainingProblem, in_float64
+from .problem import TrainingProblem, in_float64, require_relu
 
 # Ranks up to which branch and bound proves something in reasonable time.
 LARGEST_RANK = 6
@@ -155,6 +155,7 @@ def generate_columns(
     `watch(lower, upper, round)` is called after each round. Ctrl-C and `clock` end the work with the
     best pair of bounds so far. In float64, whatever the problem is in.
     """
+    require_relu(problem)
     problem = in_float64(problem)
     pricer = Pricer(problem.features) if pricer is None else pricer
     if tolerance is None:

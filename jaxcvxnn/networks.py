@@ -1,5 +1,6 @@
 """Two-layer networks as equinox modules."""
 
+import abc
 from typing import Any
 
 import equinox as eqx
@@ -8,33 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .activations import RELU, AbstractActivation, LeakyReLU, Polynomial
 from .products import dot
 
 
-class TwoLayerReLU(eqx.Module):
-    """f(x) = sum_j relu(x'u_j + b_j) v_j, on one example; `jax.vmap` or `predict` for a batch.
+class AbstractTwoLayer(eqx.Module):
+    """f(x) = sum_j phi(x'u_j + b_j) v_j, on one example; `jax.vmap` or `predict` for a batch."""
 
-    **Arguments:** first-layer weights `U` (d, m), second-layer weights `V` (m, c) and, where the
-    first layer has a bias, `b` (m,). Prakhya et al. (2025), eq. (NN). Zero neurons are allowed.
+    U: eqx.AbstractVar[Float[Array, "d m"]]
+    V: eqx.AbstractVar[Float[Array, "m c"]]
+    b: eqx.AbstractVar[Float[Array, " m"] | None]
+    activation: eqx.AbstractVar[AbstractActivation]
 
-    **Raises** a `ValueError` where the shapes do not fit together.
-    """
-
-    U: Float[Array, "d m"]
-    V: Float[Array, "m c"]
-    b: Float[Array, " m"] | None
-
-    def __init__(self, U: Any, V: Any, b: Any = None):
-        self.U = _float_array(U)
-        self.V = _float_array(V)
-        self.b = None if b is None else _float_array(b)
-        shapes = self.U.shape, self.V.shape, None if self.b is None else self.b.shape
-        fits = self.U.ndim == 2 and self.V.ndim == 2 and self.U.shape[1] == self.V.shape[0]
-        if not fits or (self.b is not None and self.b.shape != self.U.shape[1:]):
-            raise ValueError(
-                "TwoLayerReLU takes U of shape (d, m), V of shape (m, c) and b of shape (m,) or "
-                f"None; got U {shapes[0]}, V {shapes[1]}, b {shapes[2]}."
-            )
+    @property
+    @abc.abstractmethod
+    def penalty(self) -> Float[Array, ""]:
+        """What `weight_decay` multiplies in the objective."""
 
     def __call__(self, x: Float[Any, " d"]) -> Float[Array, " c"]:
         """The output for one example."""
@@ -45,11 +35,11 @@ class TwoLayerReLU(eqx.Module):
         if all(isinstance(a, np.ndarray) for a in (X, self.U, self.V)):
             # In their own precision, and without a compilation for every width.
             hidden = X @ self.U if self.b is None else X @ self.U + self.b
-            return np.maximum(hidden, 0) @ self.V
+            return self.activation(hidden) @ self.V
         hidden = dot(X, self.U)
         if self.b is not None:
             hidden = hidden + self.b
-        return dot(jax.nn.relu(hidden), self.V)
+        return dot(self.activation(hidden), self.V)
 
     @property
     def width(self) -> int:
@@ -76,8 +66,98 @@ class TwoLayerReLU(eqx.Module):
 
     @property
     def squared_norm(self) -> Float[Array, ""]:
-        """sum_j |u_j|^2 + b_j^2 + |v_j|^2, what weight decay penalises."""
+        """sum_j |u_j|^2 + b_j^2 + |v_j|^2."""
         return (self.first_layer**2).sum() + (self.V**2).sum()
+
+
+class TwoLayerReLU(AbstractTwoLayer):
+    """f(x) = sum_j relu(x'u_j + b_j) v_j, on one example; `jax.vmap` or `predict` for a batch.
+
+    **Arguments:** first-layer weights `U` (d, m), second-layer weights `V` (m, c) and, where the
+    first layer has a bias, `b` (m,). Prakhya et al. (2025), eq. (NN). Zero neurons are allowed.
+
+    **Raises** a `ValueError` where the shapes do not fit together.
+    """
+
+    U: Float[Array, "d m"]
+    V: Float[Array, "m c"]
+    b: Float[Array, " m"] | None
+
+    def __init__(self, U: Any, V: Any, b: Any = None):
+        self.U, self.V, self.b = _weights(U, V, b, "TwoLayerReLU")
+
+    @property
+    def activation(self) -> LeakyReLU:
+        """ReLU."""
+        return RELU
+
+    @property
+    def penalty(self) -> Float[Array, ""]:
+        """1/2 sum_j |u_j|^2 + b_j^2 + |v_j|^2."""
+        return self.squared_norm / 2
+
+
+class TwoLayerLeakyReLU(AbstractTwoLayer):
+    """`TwoLayerReLU` with another slope on the negative side: leaky ReLU, or the absolute value.
+
+    **Arguments:** as for `TwoLayerReLU`, and the `activation`.
+
+    **Raises** a `ValueError` where the shapes do not fit together.
+    """
+
+    U: Float[Array, "d m"]
+    V: Float[Array, "m c"]
+    b: Float[Array, " m"] | None
+    activation: LeakyReLU
+
+    def __init__(self, U: Any, V: Any, b: Any = None, *, activation: LeakyReLU):
+        self.U, self.V, self.b = _weights(U, V, b, "TwoLayerLeakyReLU")
+        self.activation = activation
+
+    @property
+    def penalty(self) -> Float[Array, ""]:
+        """1/2 sum_j |u_j|^2 + b_j^2 + |v_j|^2."""
+        return self.squared_norm / 2
+
+
+class PolynomialNetwork(AbstractTwoLayer):
+    """f(x) = sum_j phi(x'u_j + b_j) v_j with phi(t) = a t^2 + b t + c and unit neurons.
+
+    Bartan and Pilanci (2021), eq. (20): |u_j|^2 + b_j^2 = 1, and weight decay penalises
+    sum_j |v_j|_1.
+
+    **Arguments:** `U` (d, m), `V` (m, c), perhaps `b` (m,), and the `activation`. The neurons'
+    lengths are not looked at: `penalty` is that of the regularised problem if they are 1.
+
+    **Raises** a `ValueError` where the shapes do not fit together.
+    """
+
+    U: Float[Array, "d m"]
+    V: Float[Array, "m c"]
+    b: Float[Array, " m"] | None
+    activation: Polynomial
+
+    def __init__(self, U: Any, V: Any, b: Any = None, *, activation: Polynomial):
+        self.U, self.V, self.b = _weights(U, V, b, "PolynomialNetwork")
+        self.activation = activation
+
+    @property
+    def penalty(self) -> Float[Array, ""]:
+        """sum_j |v_j|_1."""
+        return abs(self.V).sum()
+
+
+def two_layer(
+    U: Any, V: Any, b: Any = None, *, activation: AbstractActivation = RELU
+) -> AbstractTwoLayer:
+    """The network of these weights and this activation: a `TwoLayerReLU` where that is ReLU."""
+    if isinstance(activation, Polynomial):
+        return PolynomialNetwork(U, V, b, activation=activation)
+    if not isinstance(activation, LeakyReLU):
+        raise ValueError(f"There is no network with the activation {activation!r}.")
+    if activation == RELU:
+        return TwoLayerReLU(U, V, b)
+    return TwoLayerLeakyReLU(U, V, b, activation=activation)
 
 
 def from_first_layer(weights: Any, V: Any, *, bias: bool) -> TwoLayerReLU:
@@ -85,6 +165,19 @@ def from_first_layer(weights: Any, V: Any, *, bias: bool) -> TwoLayerReLU:
     if not bias:
         return TwoLayerReLU(weights, V)
     return TwoLayerReLU(weights[:-1], V, weights[-1])
+
+
+def _weights(U: Any, V: Any, b: Any, kind: str) -> tuple[Any, Any, Any]:
+    """The weights as arrays of floats that fit together."""
+    U, V = _float_array(U), _float_array(V)
+    b = None if b is None else _float_array(b)
+    fits = U.ndim == 2 and V.ndim == 2 and U.shape[1] == V.shape[0]
+    if not fits or (b is not None and b.shape != U.shape[1:]):
+        raise ValueError(
+            f"{kind} takes U of shape (d, m), V of shape (m, c) and b of shape (m,) or "
+            f"None; got U {U.shape}, V {V.shape}, b {None if b is None else b.shape}."
+        )
+    return U, V, b
 
 
 def _float_array(values: Any) -> Any:

@@ -11,19 +11,22 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from .activations import RELU, AbstractActivation, activation_named
 from .losses import AbstractLoss, AbstractRegressionLoss, Squared, loss_named
 
 if TYPE_CHECKING:
-    from .networks import TwoLayerReLU
+    from .networks import AbstractTwoLayer
 
 
 class TrainingProblem(eqx.Module):
-    """Train a two-layer ReLU network of any width on (X, Y) with weight decay.
+    """Train a two-layer network of any width on (X, Y) with weight decay.
 
         p* = min over m, u_j, v_j of  L(f(X), Y) + weight_decay/2 sum_j (|u_j|^2 + |v_j|^2)
 
-    with f(x) = sum_j relu(x'u_j) v_j and, unless another loss is given, L = 1/2 ||f(X) - Y||_F^2:
+    with f(x) = sum_j phi(x'u_j) v_j and, unless others are given, phi = relu, L = 1/2 ||f(X) - Y||_F^2:
     Prakhya et al. (2025), eq. (NN-Train), with the 1/2 before the loss that their tables use.
+    With a polynomial activation the penalty is weight_decay sum_j |v_j|_1, and |u_j| = 1: Bartan and
+    Pilanci (2021), eq. (20).
 
     **Arguments:**
 
@@ -34,6 +37,8 @@ class TrainingProblem(eqx.Module):
       these losses' objects (`jaxcvxnn.losses`). It is summed over samples, not averaged.
     - `bias`: whether the first layer has a bias: a column of ones appended to X, whose weights are
       regularised like the others (Prakhya et al., 2025, section 5.2).
+    - `activation`: "relu" (the default), "leaky_relu", "absolute", "polynomial", or one of these
+      activations' objects (`jaxcvxnn.activations`). Not every program takes every activation.
 
     float32 and float64 arrays keep their precision; integers and booleans become float64 (float32
     where JAX has 64-bit types switched off and the input is a JAX array).
@@ -48,6 +53,7 @@ class TrainingProblem(eqx.Module):
     weight_decay: Float[Any, ""]
     bias: bool = eqx.field(static=True)
     loss: AbstractLoss
+    activation: AbstractActivation
 
     def __init__(
         self,
@@ -57,10 +63,17 @@ class TrainingProblem(eqx.Module):
         *,
         bias: bool = False,
         loss: AbstractLoss | str = "squared",
+        activation: AbstractActivation | str = "relu",
     ):
         self.loss = loss_named(loss) if isinstance(loss, str) else loss
         if not isinstance(self.loss, AbstractLoss):
             raise ValueError(f"loss must be a name or an AbstractLoss; got {loss!r}.")
+        named = isinstance(activation, str)
+        self.activation = activation_named(activation) if named else activation
+        if not isinstance(self.activation, AbstractActivation):
+            raise ValueError(
+                f"activation must be a name or an AbstractActivation; got {activation!r}."
+            )
         samples = _real_array(X, "X")
         if isinstance(self.loss, AbstractRegressionLoss) or isinstance(Y, Tracer):
             targets = _real_array(Y, "Y")
@@ -89,13 +102,17 @@ class TrainingProblem(eqx.Module):
         library = np if isinstance(self.X, np.ndarray) else jnp
         return library.concatenate([self.X, library.ones_like(self.X[:, :1])], axis=1)
 
-    def training_loss(self, network: TwoLayerReLU) -> Float[Array, ""]:
+    def training_loss(self, network: AbstractTwoLayer) -> Float[Array, ""]:
         """L(f(X), Y)."""
+        if network.activation != self.activation:
+            raise ValueError(
+                f"The network's activation is {network.activation}, the problem's {self.activation}."
+            )
         return self.loss.value(network.predict(self.X), self.Y)
 
-    def objective(self, network: TwoLayerReLU) -> Float[Array, ""]:
+    def objective(self, network: AbstractTwoLayer) -> Float[Array, ""]:
         """`training_loss` plus the weight decay's term: an upper bound on p*."""
-        return self.training_loss(network) + self.weight_decay / 2 * network.squared_norm
+        return self.training_loss(network) + self.weight_decay * network.penalty
 
 
 def require_squared(problem: TrainingProblem) -> None:
@@ -105,6 +122,12 @@ def require_squared(problem: TrainingProblem) -> None:
             f"This program takes the squared loss only; the problem's is {problem.loss.name!r}. "
             'Use train(..., program="columns") or certify.'
         )
+
+
+def require_relu(problem: TrainingProblem) -> None:
+    """Raise a `ValueError` for another activation: what is proven with ReLU holds for it alone."""
+    if problem.activation != RELU:
+        raise ValueError(f"This takes ReLU only; the problem's activation is {problem.activation}.")
 
 
 def in_float64(problem: TrainingProblem) -> TrainingProblem:

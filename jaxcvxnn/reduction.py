@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .directions import Directions, find_directions, row_space
-from .problem import TrainingProblem, require_squared
+from .problem import TrainingProblem, require_relu, require_squared
 from .programs.lifted import LiftedData
 
 
@@ -112,6 +112,7 @@ def lifted_data(problem: TrainingProblem) -> LiftedData:
     Zero and repeated samples are allowed but leave the program without an interior, which slows
     every solver down: call `reduce` on the host where the data may have them.
     """
+    require_relu(problem)
     require_squared(problem)
     features, targets = jnp.asarray(problem.features), jnp.asarray(problem.Y)
     lengths = jnp.linalg.norm(features, axis=1)
@@ -137,6 +138,7 @@ def reduce(problem: TrainingProblem, *, tolerance: float = 1e-9) -> Reduction:
     **Raises** a `ValueError` under `jit` or `vmap`, where shapes cannot depend on data, and for a
     loss that is not the squared one, since parallel samples merge for that only.
     """
+    require_relu(problem)
     require_squared(problem)
     try:
         features = np.asarray(problem.features, np.float64)

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, ScalarLike
 
-from .networks import TwoLayerReLU
+from .networks import AbstractTwoLayer, two_layer
 from .problem import TrainingProblem
 
 
@@ -33,7 +33,7 @@ def train_sgd(
     record_every: int = 10,
     optimizer: Literal["adam", "sgd"] = "adam",
     schedule: Literal["constant", "cosine"] = "cosine",
-) -> tuple[TwoLayerReLU, Float[Array, " k"], Int[np.ndarray, " k"]]:
+) -> tuple[AbstractTwoLayer, Float[Array, " k"], Int[np.ndarray, " k"]]:
     """Minimise `problem.objective` by gradient steps from random weights.
 
     Returns `(network, losses, steps)`: the best network seen at any step, and the objective of
@@ -60,26 +60,32 @@ def train_sgd(
     return network, losses[recorded], recorded
 
 
-def random_network(key: PRNGKeyArray, problem: TrainingProblem, width: int) -> TwoLayerReLU:
-    """Random weights that keep the size of the activations: He et al. (2015), eq. 10, for the
-    hidden layer; variance 1 / width for the linear output layer; zero biases."""
+def random_network(key: PRNGKeyArray, problem: TrainingProblem, width: int) -> AbstractTwoLayer:
+    """The network of `random_weights`, with the problem's activation."""
+    return two_layer(*random_weights(key, problem, width), activation=problem.activation)
+
+
+def random_weights(key: PRNGKeyArray, problem: TrainingProblem, width: int):
+    """U (d, width), V (width, c) and b (width,) or None that keep the size of the activations: He et
+    al. (2015), eq. 10, for the hidden layer; variance 1 / width for the linear output layer; zero
+    biases."""
     dtype = jnp.result_type(problem.X)
     d, c = problem.X.shape[1], problem.Y.shape[1]
     hidden_key, output_key = jax.random.split(key)
     U = jax.random.normal(hidden_key, (d, width), dtype) * (2 / d) ** 0.5
     V = jax.random.normal(output_key, (width, c), dtype) * (1 / width) ** 0.5
-    return TwoLayerReLU(U, V, jnp.zeros(width, dtype) if problem.bias else None)
+    return U, V, jnp.zeros(width, dtype) if problem.bias else None
 
 
 @eqx.filter_jit
 def _descend(
     problem: TrainingProblem,
-    start: TwoLayerReLU,
+    start: AbstractTwoLayer,
     learning_rate: ScalarLike,
     steps: int,
     optimizer: str,
     schedule: str,
-) -> tuple[TwoLayerReLU, Float[Array, " steps+1"]]:
+) -> tuple[AbstractTwoLayer, Float[Array, " steps+1"]]:
     """The loop. Returns the best network and the objective before each step and after the last."""
     dtype = jnp.result_type(problem.X)
     step_size = (

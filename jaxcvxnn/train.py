@@ -29,7 +29,7 @@ from .programs.lifted import LiftedProgram, lifted_program
 from .reduction import Reduction, reduce
 from .relaxation import LiftedSolution, read_out
 from .rounding import round_moments
-from .sgd import random_network
+from .sgd import random_weights
 
 
 class TrainingResult(eqx.Module):
@@ -261,7 +261,7 @@ def _descended(
         watch(0.0, objective, 0)
         return clock.over(0.5)
 
-    start = random_network(jax.random.key(seed), problem, width)
+    start = TwoLayerReLU(*random_weights(jax.random.key(seed), problem, width))
     return clock.interruptible(
         lambda: polish_network(problem, start, watch=look, catch_interrupt=False)
     )

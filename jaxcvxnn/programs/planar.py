@@ -30,7 +30,7 @@ from jaxcone import (
 )
 
 from ..networks import TwoLayerReLU
-from ..problem import TrainingProblem, require_squared
+from ..problem import TrainingProblem, require_relu, require_squared
 from ..products import dot
 from .abstract import AbstractProgramSolution, AbstractTrainingProgram
 from .lifted import LiftedData
@@ -231,6 +231,7 @@ class ExactPlanar(AbstractTrainingProgram[PlanarData, PlanarSolution]):
             features = _seen_features(problem)
             constant = jnp.asarray(problem.constant)
         else:
+            require_relu(problem)
             require_squared(problem)
             features = jnp.asarray(problem.features)
             constant = jnp.zeros((), features.dtype)
