@@ -73,26 +73,38 @@ def spectrahedron_network(
             f"This takes polynomial activations; the problem's activation is {problem.activation}."
         )
     outputs, side = problem.Y.shape[1], problem.features.shape[1] + 1
+    neurons, strengths, places = signed_neurons(
+        positive, negative, (outputs, side, side), tolerance
+    )
+    V = np.zeros((len(strengths), outputs), strengths.dtype)
+    V[np.arange(len(strengths)), places] = strengths
+    first = neurons.T
+    if problem.bias:
+        return PolynomialNetwork(first[:-1], V, first[-1], activation=problem.activation)
+    return PolynomialNetwork(first, V, activation=problem.activation)
+
+
+def signed_neurons(
+    positive: Any, negative: Any, shape: tuple[int, int, int], tolerance: ScalarLike | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Neurons (m, d), weights (m,) that are not zero, and which of the `shape[0]` pairs they belong to.
+
+    **Raises** a `ValueError` for matrices of another `shape`, and entries that are not finite.
+    """
     pairs = []
     for name, matrices in (("positive", positive), ("negative", negative)):
-        if np.shape(matrices) != (outputs, side, side):
+        if np.shape(matrices) != shape:
             raise ValueError(
-                f"{name} must have shape {(outputs, side, side)}, a matrix of order d + 1 per "
-                f"output; its shape is {np.shape(matrices)}."
+                f"{name} must have shape {shape}, a matrix of order d + 1 per output or pool; its "
+                f"shape is {np.shape(matrices)}."
             )
         if not np.all(np.isfinite(matrices)):
             raise ValueError(f"{name} must be finite; it holds NaN or infinite entries.")
         pairs.append(jnp.asarray(matrices))
     neurons, weights = map(np.asarray, _decompose_all(jnp.stack(pairs), tolerance))
-    signed = weights * np.array([1, -1], weights.dtype)[:, None, None]
-    _, output, _ = np.nonzero(weights)
-    strengths = signed[weights > 0]
-    V = np.zeros((len(strengths), outputs), weights.dtype)
-    V[np.arange(len(strengths)), output] = strengths
-    first = neurons[weights > 0].T
-    if problem.bias:
-        return PolynomialNetwork(first[:-1], V, first[-1], activation=problem.activation)
-    return PolynomialNetwork(first, V, activation=problem.activation)
+    alive = weights > 0
+    signs = np.array([1, -1], weights.dtype)[:, None, None]
+    return neurons[alive], (signs * weights)[alive], np.nonzero(alive)[1]
 
 
 @jax.jit

@@ -147,6 +147,18 @@ class PolynomialNetwork(AbstractTwoLayer):
         return abs(self.V).sum()
 
 
+def with_unit_neurons(network: PolynomialNetwork) -> PolynomialNetwork:
+    """The network with every neuron (bias included) divided by its length; a zero one gives NaN."""
+    squares = (network.U**2).sum(axis=0)
+    if network.b is None:
+        unit = network.U / squares**0.5
+        return PolynomialNetwork(unit, network.V, activation=network.activation)
+    lengths = (squares + network.b**2) ** 0.5
+    return PolynomialNetwork(
+        network.U / lengths, network.V, network.b / lengths, activation=network.activation
+    )
+
+
 def two_layer(
     U: Any, V: Any, b: Any = None, *, activation: AbstractActivation = RELU
 ) -> AbstractTwoLayer:

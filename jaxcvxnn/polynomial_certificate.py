@@ -12,12 +12,13 @@ import numpy as np
 from jaxtyping import Float
 
 from .activations import Polynomial
+from .convolution import ConvolutionalPolynomialNetwork, ConvolutionalProblem
 from .dual_bound import dual_bound
 from .network_certificate import NetworkCertificate
-from .networks import PolynomialNetwork, two_layer
-from .pricing.price import finite_matrix
+from .networks import AbstractTwoLayer, PolynomialNetwork, with_unit_neurons
+from .pricing.price import Matrix, finite_matrix
 from .pricing.sphere import PolynomialPrice, polynomial_price
-from .problem import TrainingProblem, in_float64
+from .problem import TrainingProblem
 
 # How far the length of a neuron may be from one: rounding in float32, and some.
 UNIT_LENGTH = 1e-5
@@ -27,7 +28,7 @@ class PolynomialCertificate(eqx.Module):
     """A proven statement: no polynomial network of any width has an objective below `lower_bound`.
 
     The proof: `scale` * `residual` (n, c) is feasible for the dual (Bartan and Pilanci, 2021, eq. 26),
-    since no unit neuron has a price above `price.upper` for any output.
+    since no unit neuron has a price above `price.upper` for any output (or any pool).
     """
 
     lower_bound: float
@@ -43,22 +44,15 @@ def certify_polynomial_residual(problem: TrainingProblem, residual: Any) -> Poly
     **Raises** a `ValueError` for another activation than a polynomial, a residual of another shape
     than Y or with entries that are not finite.
     """
-    _require_polynomial(problem)
-    problem = in_float64(problem)
-    residual = finite_matrix(residual, "residual", rows=len(problem.Y))
-    if residual.shape != problem.Y.shape:
-        raise ValueError(
-            f"residual must have the shape of Y, {problem.Y.shape}; its shape is {residual.shape}."
-        )
-    usable = problem.loss.into_domain(residual, problem.Y)
+    activation = _polynomial(problem)
+    problem = _float64(problem)
+    usable = _into_domain(problem, residual)
     slack = problem.loss.perturbation(usable, problem.Y)
-    price = polynomial_price(usable, problem.features, problem.activation, perturbation=slack)
-    weight_decay = float(problem.weight_decay)
-    bound, scale = dual_bound(problem.loss, usable, problem.Y, weight_decay, price.upper)
-    return PolynomialCertificate(bound, scale, usable, price)
+    price = polynomial_price(usable, problem.features, activation, perturbation=slack)
+    return _bounded(problem, usable, price)
 
 
-def certify_polynomial(problem: TrainingProblem, network: PolynomialNetwork) -> NetworkCertificate:
+def certify_polynomial(problem: TrainingProblem, network: AbstractTwoLayer) -> NetworkCertificate:
     """How far a polynomial network can be from the global optimum of its problem, with proof.
 
     The lower bound is what the network's own residual proves: for an optimal network that is its
@@ -68,13 +62,90 @@ def certify_polynomial(problem: TrainingProblem, network: PolynomialNetwork) -> 
     data or are not finite, and neurons that are not of unit length, to which the problem and its bounds
     do not refer.
     """
-    _require_polynomial(problem)
-    problem = in_float64(problem)
-    network = _with_unit_neurons(problem, network)
+    if _polynomial(problem) != network.activation or not isinstance(network, PolynomialNetwork):
+        raise ValueError(
+            f"The network's activation is {network.activation}, the problem's {problem.activation}."
+        )
+    problem, exact = _float64(problem), _float64(network)
+    first = np.asarray(exact.first_layer)
+    expected = (problem.features.shape[1], problem.Y.shape[1])
+    biased = exact.b is not None
+    if (len(first), exact.out_features) != expected or biased != problem.bias:
+        raise ValueError(
+            f"The network has {len(first)} weights per neuron, bias included, and "
+            f"{exact.out_features} outputs; the problem has {expected[0]} and {expected[1]}."
+        )
+    _require_unit(first, exact.V)
+    unit = with_unit_neurons(exact)
+    with jax.enable_x64(True):
+        upper = float(problem.objective(unit))
+        residual = np.asarray(problem.loss.gradient(unit.predict(problem.X), problem.Y))
+    return _certificate(upper, problem, residual, certify_polynomial_residual(problem, residual))
+
+
+def certify_convolutional_residual(
+    problem: ConvolutionalProblem, residual: Any
+) -> PolynomialCertificate:
+    """`certify_polynomial_residual` for a convolutional problem; `price` has one entry per pool.
+
+    **Raises** a `ValueError` for a residual of another shape than Y (n, 1), or not finite.
+    """
+    problem = _float64(problem)
+    usable = _into_domain(problem, residual)
+    # 1/P sum_l R' phi(X_l u) is a price of all samples of the pool at once.
+    repeated = np.tile(usable, (problem.pool, 1))
+    found = [
+        polynomial_price(repeated, pool.reshape(len(repeated), -1), problem.activation)
+        for pool in problem.pools
+    ]
+    uppers = np.concatenate([price.uppers for price in found])
+    price = PolynomialPrice(
+        lowers=np.concatenate([price.lowers for price in found]) / problem.pool,
+        uppers=np.nextafter(uppers / problem.pool, np.inf),
+        neurons=np.concatenate([price.neurons for price in found]),
+    )
+    return _bounded(problem, usable, price)
+
+
+def certify_convolutional(
+    problem: ConvolutionalProblem, network: ConvolutionalPolynomialNetwork
+) -> NetworkCertificate:
+    """`certify_polynomial` for a convolutional network; `neuron` is the best new filter (f,).
+
+    **Raises** a `ValueError` for a network of another activation, pooling or shape, weights that are
+    not finite, and filters that are not of unit length.
+    """
+    problem, network = _float64(problem), _float64(network)
+    expected = (problem.patches.shape[2], len(problem.pools))
+    if (len(network.filters), network.weights.shape[1]) != expected:
+        raise ValueError(
+            f"The network has filters of {len(network.filters)} entries and "
+            f"{network.weights.shape[1]} pools; the problem's have {expected[0]} and {expected[1]}."
+        )
+    _require_unit(network.filters, network.weights)
+    network = ConvolutionalPolynomialNetwork(
+        network.filters / np.linalg.norm(network.filters, axis=0),
+        network.weights,
+        network.activation,
+        network.pool,
+    )
     with jax.enable_x64(True):
         upper = float(problem.objective(network))
-        residual = np.asarray(problem.loss.gradient(network.predict(problem.X), problem.Y))
-    proof = certify_polynomial_residual(problem, residual)
+        outputs = network.predict(problem.patches)
+        residual = np.asarray(problem.loss.gradient(outputs, problem.Y))
+    return _certificate(upper, problem, residual, certify_convolutional_residual(problem, residual))
+
+
+def _bounded(problem: Any, residual: Matrix, price: PolynomialPrice) -> PolynomialCertificate:
+    """What a residual in the loss's domain proves with this price."""
+    weight_decay = float(problem.weight_decay)
+    bound, scale = dual_bound(problem.loss, residual, problem.Y, weight_decay, price.upper)
+    return PolynomialCertificate(bound, scale, residual, price)
+
+
+def _certificate(
+    upper: float, problem: Any, residual: Matrix, proof: PolynomialCertificate
+) -> NetworkCertificate:
     return NetworkCertificate(
         upper_bound=upper,
         lower_bound=proof.lower_bound,
@@ -87,33 +158,36 @@ def certify_polynomial(problem: TrainingProblem, network: PolynomialNetwork) -> 
     )
 
 
-def _with_unit_neurons(problem: TrainingProblem, network: PolynomialNetwork) -> Any:
-    """The network in float64, its neurons' lengths 1 up to rounding."""
-    exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), network)
-    for name, part in (("U", exact.U), ("V", exact.V), ("b", exact.b)):
-        if part is not None and not np.all(np.isfinite(part)):
-            raise ValueError(
-                f"The network's {name} must be finite; it holds NaN or infinite entries."
-            )
-    first = np.asarray(exact.first_layer)
-    expected = (problem.features.shape[1], problem.Y.shape[1])
-    if (len(first), exact.out_features) != expected or (exact.b is not None) != problem.bias:
+def _into_domain(problem: Any, residual: Any) -> Matrix:
+    """The residual, checked, where the conjugate of the loss is finite."""
+    residual = finite_matrix(residual, "residual", rows=len(problem.Y))
+    if residual.shape != problem.Y.shape:
         raise ValueError(
-            f"The network has {len(first)} weights per neuron, bias included, and "
-            f"{exact.out_features} outputs; the problem has {expected[0]} and {expected[1]}."
+            f"residual must have the shape of Y, {problem.Y.shape}; its shape is {residual.shape}."
         )
+    return problem.loss.into_domain(residual, problem.Y)
+
+
+def _require_unit(first: Matrix, second: Matrix) -> None:
+    """A `ValueError` unless all weights are finite, and the columns of `first` of length one."""
+    if not (np.all(np.isfinite(first)) and np.all(np.isfinite(second))):
+        raise ValueError("The network's weights must be finite; they hold NaN or infinite entries.")
     lengths = np.linalg.norm(first, axis=0)
     if not np.all(np.abs(lengths - 1) <= UNIT_LENGTH):
         raise ValueError(
             "The network's neurons must be unit vectors, bias included; their lengths are "
             f"{lengths.min():.6g} to {lengths.max():.6g}."
         )
-    bias = None if exact.b is None else exact.b / lengths
-    return two_layer(exact.U / lengths, exact.V, bias, activation=network.activation)
 
 
-def _require_polynomial(problem: TrainingProblem) -> None:
+def _polynomial(problem: TrainingProblem) -> Polynomial:
     if not isinstance(problem.activation, Polynomial):
         raise ValueError(
             f"This takes polynomial activations; the problem's activation is {problem.activation}."
         )
+    return problem.activation
+
+
+def _float64(tree: Any) -> Any:
+    """The same module for exact evaluation: every float32 is a float64 of NumPy."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)

@@ -8,6 +8,9 @@ steps of 1e-3 at 8.9085, and plain steps of 3e-3 diverge. On half of Iris, optim
 steps of Adam end at 2.5387.
 
 Each step uses all the data, so the only randomness is the start.
+
+Polynomial neurons must be unit vectors (Bartan and Pilanci, 2021, eq. 20): they are trained as u / |u|
+with u free, so that every network on the way is one of the problem's.
 """
 
 from typing import Literal
@@ -19,7 +22,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, ScalarLike
 
-from .networks import AbstractTwoLayer, two_layer
+from .networks import AbstractTwoLayer, PolynomialNetwork, two_layer, with_unit_neurons
 from .problem import TrainingProblem
 
 
@@ -40,7 +43,8 @@ def train_sgd(
     the *current* network at the recorded steps (0, every `record_every`-th, and the last), so
     `min(losses)` is never below the objective of the returned network. `seed` and
     `learning_rate` may be traced, so runs from many seeds go through one `jax.vmap`. A
-    diverging run (NaN or inf losses) still returns the best network it saw.
+    diverging run (NaN or inf losses) still returns the best network it saw. With a polynomial
+    activation all objectives are those of the networks with unit neurons, and so is the one returned.
 
     Raises `ValueError` for a width, step count or recording interval below 1 and for unknown
     option names.
@@ -95,6 +99,9 @@ def _descend(
     )
     rule = optax.scale_by_adam() if optimizer == "adam" else optax.identity()
 
+    def objective(network):
+        return problem.objective(_feasible(network))
+
     def keep_better(best, best_loss, network, loss):
         better = loss < best_loss  # False for NaN
         kept = jax.tree.map(lambda old, new: jnp.where(better, new, old), best, network)
@@ -102,7 +109,7 @@ def _descend(
 
     def step(carry, t):
         network, memory, best, best_loss = carry
-        loss, slope = jax.value_and_grad(problem.objective)(network)
+        loss, slope = jax.value_and_grad(objective)(network)
         best, best_loss = keep_better(best, best_loss, network, loss)
         direction, memory = rule.update(slope, memory)
         size = jnp.asarray(step_size(t), dtype)
@@ -112,6 +119,11 @@ def _descend(
     memory = rule.init(start)  # pyright: ignore[reportArgumentType]
     carry = (start, memory, start, jnp.asarray(jnp.inf, dtype))
     (network, _, best, best_loss), losses = jax.lax.scan(step, carry, jnp.arange(steps))
-    last = problem.objective(network)
+    last = objective(network)
     best, _ = keep_better(best, best_loss, network, last)
-    return best, jnp.append(losses, last)
+    return _feasible(best), jnp.append(losses, last)
+
+
+def _feasible(network: AbstractTwoLayer) -> AbstractTwoLayer:
+    """The network of the problem that these weights stand for."""
+    return with_unit_neurons(network) if isinstance(network, PolynomialNetwork) else network

@@ -1,9 +1,12 @@
 """Networks on disk: one .npz file per network, readable without pickle.
 
 Arrays in the file: `format` (the text "jaxcvxnn.network"), `format_version`, `U`, `V`,
-`b` if the network has biases, and `metadata`, a JSON text.
+`b` if the network has biases, and `metadata`, a JSON text. Where the activation is not ReLU there is
+one more, `activation`, a JSON text of its name and settings, and the version is 2, since a reader of
+version 1 would take the network for another one; files of ReLU networks stay at version 1.
 """
 
+import dataclasses
 import json
 import os
 import zipfile
@@ -15,15 +18,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from .networks import TwoLayerReLU
+from .activations import RELU, AbstractActivation, LeakyReLU, Polynomial
+from .networks import AbstractTwoLayer, two_layer
 
 FORMAT = "jaxcvxnn.network"
-FORMAT_VERSION = 1
+# The newest version that is read; RELU_VERSION has no activation in it.
+FORMAT_VERSION = 2
+RELU_VERSION = 1
 _BROKEN_ZIP = (zipfile.BadZipFile, zlib.error)
 
 
 def save_network(
-    path: str | os.PathLike, network: TwoLayerReLU, *, metadata: Mapping[str, Any] | None = None
+    path: str | os.PathLike, network: AbstractTwoLayer, *, metadata: Mapping[str, Any] | None = None
 ) -> Path:
     """Write `network` to `path` and return the path written: like NumPy, ".npz" is added where
     it is missing.
@@ -43,6 +49,9 @@ def save_network(
     except (TypeError, ValueError) as error:
         raise TypeError(f"the metadata cannot be written as JSON: {error}") from None
     arrays = {"U": np.asarray(network.U), "V": np.asarray(network.V)}
+    version, activation = RELU_VERSION, {}
+    if network.activation != RELU:
+        version, activation = FORMAT_VERSION, {"activation": np.array(_written(network.activation))}
     if network.b is not None:
         arrays["b"] = np.asarray(network.b)
     for name, array in arrays.items():
@@ -56,8 +65,9 @@ def save_network(
             np.savez(
                 file,
                 format=np.array(FORMAT),
-                format_version=np.array(FORMAT_VERSION),
+                format_version=np.array(version),
                 metadata=np.array(text),
+                **activation,  # pyright: ignore[reportArgumentType]
                 **arrays,  # pyright: ignore[reportArgumentType]
             )
         os.replace(partial, path)
@@ -68,7 +78,7 @@ def save_network(
 
 def load_network(
     path: str | os.PathLike, *, plain: bool = False
-) -> tuple[TwoLayerReLU, dict[str, Any]]:
+) -> tuple[AbstractTwoLayer, dict[str, Any]]:
     """Read `(network, metadata)` back, bit for bit: a float64 network stays float64 also where
     JAX's 64-bit mode is off (computing with it then follows JAX's rule and happens in float32).
 
@@ -107,10 +117,26 @@ def load_network(
 
 def _network(path: Path, stored: Mapping[str, Any], metadata: dict[str, Any]) -> Any:
     try:
+        activation = _read(str(stored["activation"])) if "activation" in stored else RELU
         # As NumPy arrays: JAX would round float64 to float32 where its 64-bit mode is off.
-        return TwoLayerReLU(stored["U"], stored["V"], stored.get("b")), metadata
+        weights = stored["U"], stored["V"], stored.get("b")
+        return two_layer(*weights, activation=activation), metadata
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
+
+
+def _written(activation: AbstractActivation) -> str:
+    return json.dumps({"name": activation.name, **dataclasses.asdict(activation)})
+
+
+def _read(text: str) -> AbstractActivation:
+    """The activation of `_written`; a `ValueError` for any other text."""
+    settings = json.loads(text)
+    kinds = {kind.name: kind for kind in (LeakyReLU, Polynomial)}
+    try:
+        return kinds[settings.pop("name")](**settings)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"there is no activation {text}: {error}") from None
 
 
 def _plain(value: Any) -> Any:

@@ -1,5 +1,7 @@
 """Projections onto neural spectrahedra, and maxima of quadratic functions on the sphere."""
 
+from typing import Any
+
 import cvxpy as cp
 import jax
 import jax.numpy as jnp
@@ -46,13 +48,14 @@ def test_projection_is_that_of_a_conic_solver(rng, bound):
     for _ in range(3):
         W = symmetric(rng, 5)
         Z = cp.Variable((5, 5), PSD=True)
-        constraints = [cp.trace(Z[:4, :4]) == Z[4, 4]]
+        constraints: list[Any] = [cp.trace(Z[:4, :4]) == Z[4, 4]]
         if np.isfinite(bound):
             constraints.append(Z[4, 4] <= bound)
         cp.Problem(cp.Minimize(cp.sum_squares(Z - W)), constraints).solve(cp.CLARABEL, **TIGHT)
         found = np.asarray(project(W, bound))
-        np.testing.assert_allclose(found, Z.value, atol=2e-5)
-        assert np.linalg.norm(found - W) <= np.linalg.norm(Z.value - W) * (1 + 1e-9)
+        near = np.asarray(Z.value)
+        np.testing.assert_allclose(found, near, atol=2e-5)
+        assert np.linalg.norm(found - W) <= np.linalg.norm(near - W) * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
@@ -60,7 +63,7 @@ def test_projection_is_that_of_a_conic_solver(rng, bound):
 def test_projection_is_feasible_and_nearest(rng, bound, scale):
     for size in (1e-3, 1.0, 30.0):
         W = scale * size * symmetric(rng, 5)
-        found, rounding = np.asarray(project(W, bound * scale)), 1e-13 * np.linalg.norm(W)
+        found, rounding = np.asarray(project(W, bound * scale)), 1e-13 * float(np.linalg.norm(W))
         assert np.linalg.eigvalsh(found)[0] >= -rounding
         assert abs(np.trace(found) - 2 * found[-1, -1]) <= rounding
         assert found[-1, -1] <= bound * scale + rounding

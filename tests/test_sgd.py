@@ -5,8 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcvxnn.activations import Polynomial
+from jaxcvxnn.decomposition import spectrahedron_network
+from jaxcvxnn.polynomial_certificate import certify_polynomial
 from jaxcvxnn.problem import TrainingProblem
 from jaxcvxnn.sgd import random_network, train_sgd
+
+from .polynomial_oracle import polynomial_program
 
 # Rows of an antiparallel pair never share a neuron and the outputs are orthogonal, so the rows
 # decouple: p* = sum_i wd |y_i| - wd^2 / 2.
@@ -71,6 +76,38 @@ def test_best_network_is_kept_when_the_run_diverges(rng):
     )
     assert not np.isfinite(losses[-1])
     assert float(problem.objective(network)) == pytest.approx(np.nanmin(losses), rel=1e-13)
+
+
+def test_polynomial_neurons_stay_unit_vectors(rng):
+    X = rng.standard_normal((12, 3))
+    phi = Polynomial(1, 0, 0)
+    problem = TrainingProblem(X, X[:, 0] ** 2, 1e-2, bias=True, activation=phi)
+    network, losses, _ = train_sgd(problem, width=4, steps=300, learning_rate=5e-2, record_every=1)
+    lengths = np.linalg.norm(network.first_layer, axis=0)
+    np.testing.assert_allclose(lengths, 1, rtol=1e-14)
+    np.testing.assert_allclose(problem.objective(network), losses.min(), rtol=1e-12)
+    # One neuron, the first feature squared, is worth 1e-2.
+    assert losses.min() < 0.1 < 0.1 * losses[0]
+    assert certify_polynomial(problem, network).lower_bound <= losses.min()
+
+
+def test_no_run_goes_below_the_certified_bound(rng):
+    """Planted: three neurons, little weight decay, and runs from many starts."""
+    X, phi = rng.standard_normal((30, 3)), Polynomial.relu()
+    planted = rng.standard_normal((3, 3))
+    planted /= np.linalg.norm(planted, axis=0)
+    Y = phi(X @ planted) @ np.array([[5.0], [-4], [3]])
+    problem = TrainingProblem(X, Y, 1e-2, activation=phi)
+    positive, negative, _ = polynomial_program(X, Y, 1e-2, phi)
+    optimal = certify_polynomial(problem, spectrahedron_network(problem, positive, negative))
+    assert optimal.relative_gap < 1e-6
+
+    def run(seed):
+        return train_sgd(problem, width=8, steps=1000, learning_rate=5e-2, seed=seed)[1]
+
+    best = np.asarray(jax.vmap(run)(np.arange(6))).min(axis=1)
+    assert np.all(best >= optimal.lower_bound)
+    assert best.min() <= optimal.upper_bound * 1.1
 
 
 @pytest.mark.parametrize(("bias", "length"), [(True, 10**0.5), (False, 3.0)])

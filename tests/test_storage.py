@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcvxnn.networks import TwoLayerReLU
+from jaxcvxnn.activations import LeakyReLU, Polynomial
+from jaxcvxnn.networks import TwoLayerReLU, two_layer
 from jaxcvxnn.storage import FORMAT_VERSION, load_network, save_network
 
 
@@ -32,6 +33,42 @@ def test_round_trip_is_exact(tmp_path, rng, dtype, bias):
     network.U[0, :3] = 1
     loaded, _ = load_network(save_network(tmp_path / "net.npz", network))
     np.testing.assert_array_equal(loaded.predict(X), network.predict(X))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    "activation", [LeakyReLU(-1), LeakyReLU(0.01), Polynomial(1 / 3, -0.5, 0.1)]
+)
+def test_activations_come_back(tmp_path, rng, activation, bias):
+    plain = random_network(rng, bias=bias)
+    network = two_layer(plain.U, plain.V, plain.b, activation=activation)
+    loaded, metadata = load_network(save_network(tmp_path / "n", network, metadata={"a": 1}))
+    assert type(loaded) is type(network) and loaded.activation == activation
+    assert metadata == {"a": 1}
+    X = rng.standard_normal((4, 3))
+    np.testing.assert_array_equal(loaded.predict(X), network.predict(X))
+
+
+def test_only_other_activations_need_a_newer_reader(tmp_path, rng):
+    """Files of ReLU networks are what they were; who reads version 1 only refuses the others."""
+    plain = random_network(rng)
+    other = two_layer(plain.U, plain.V, activation=Polynomial())
+    with np.load(save_network(tmp_path / "a", plain)) as archive:
+        assert int(archive["format_version"]) == 1
+        assert set(archive) == {"format", "format_version", "metadata", "U", "V"}
+    with np.load(save_network(tmp_path / "b", other)) as archive:
+        stored = dict(archive)
+    assert int(stored["format_version"]) == 2
+    assert json.loads(str(stored["activation"])) == {
+        "name": "polynomial",
+        "a": 0.09,
+        "b": 0.5,
+        "c": 0.47,
+    }
+    for text in ('{"name": "tanh"}', '{"name": "polynomial", "a": 0}', '{"slope": 2}', "[]", "{"):
+        np.savez(tmp_path / "b.npz", **(stored | {"activation": np.array(text)}))  # pyright: ignore
+        with pytest.raises(ValueError, match="is damaged"):
+            load_network(tmp_path / "b.npz")
 
 
 def test_float64_survives_where_jax_works_in_float32(tmp_path, rng):
