@@ -89,19 +89,22 @@ def signed_neurons(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Neurons (m, d), weights (m,) that are not zero, and which of the `shape[0]` pairs they belong to.
 
+    In the precision of the matrices, also where JAX's 64-bit types are switched off.
+
     **Raises** a `ValueError` for matrices of another `shape`, and entries that are not finite.
     """
-    pairs = []
-    for name, matrices in (("positive", positive), ("negative", negative)):
-        if np.shape(matrices) != shape:
+    matrices = []
+    for name, given in (("positive", positive), ("negative", negative)):
+        if np.shape(given) != shape:
             raise ValueError(
                 f"{name} must have shape {shape}, a matrix of order d + 1 per output or pool; its "
-                f"shape is {np.shape(matrices)}."
+                f"shape is {np.shape(given)}."
             )
-        if not np.all(np.isfinite(matrices)):
+        if not np.all(np.isfinite(given)):
             raise ValueError(f"{name} must be finite; it holds NaN or infinite entries.")
-        pairs.append(jnp.asarray(matrices))
-    neurons, weights = map(np.asarray, _decompose_all(jnp.stack(pairs), tolerance))
+        matrices.append(np.asarray(given))
+    with jax.enable_x64(True):
+        neurons, weights = map(np.asarray, _decompose_all(np.stack(matrices), tolerance))
     alive = weights > 0
     signs = np.array([1, -1], weights.dtype)[:, None, None]
     return neurons[alive], (signs * weights)[alive], np.nonzero(alive)[1]

@@ -64,25 +64,27 @@ def project_neural_spectrahedron(
         return _truncated(target - mu * form, trace_bound, form)
 
     def unsettled(state):
-        low, high, _, value, _, trace, steps = state
-        open_bracket = high - low > 2 * eps
-        return (steps < PROJECTION_STEPS) & open_bracket & (jnp.abs(value) > eps * trace)
+        low, high, _, value, slope, trace, _, steps = state
+        # Below a rounding of mu, or of the terms of the value.
+        settled = jnp.abs(value) <= 4 * eps * jnp.maximum(trace, -slope)
+        return (steps < PROJECTION_STEPS) & (high - low > 2 * eps) & ~settled
 
     def step(state):
-        low, high, mu, value, slope, _, steps = state
+        low, high, mu, value, slope, _, previous, steps = state
         low, high = jnp.where(value > 0, mu, low), jnp.where(value > 0, high, mu)
         newton = mu - value / jnp.where(slope < 0, slope, -1)
-        middle = (low + high) / 2
-        # At kinks Newton's method may go to and fro; every third step halves the bracket.
-        usable = (slope < 0) & (newton > low) & (newton < high) & (steps % 3 != 2)
-        mu = jnp.where(usable, newton, middle)
+        # At kinks Newton's method may go to and fro: if it did not halve the value, halve the bracket.
+        usable = (slope < 0) & (newton >= low) & (newton <= high)
+        usable &= jnp.abs(value) <= previous / 2
+        mu = jnp.where(usable, newton, (low + high) / 2)
+        previous = jnp.where(usable, jnp.abs(value), jnp.inf)
         _, value, slope, trace = at(mu)
-        return low, high, mu, value, slope, trace, steps + 1
+        return low, high, mu, value, slope, trace, previous, steps + 1
 
-    start = jnp.zeros((), dtype)
+    start, infinity = jnp.zeros((), dtype), jnp.full((), jnp.inf, dtype)
     _, value, slope, trace = at(start)
     # Beyond twice the norm of W the eigenvectors that count are on one side of the cone.
-    state = (start - 2, start + 2, start, value, slope, trace, jnp.zeros((), jnp.int32))
+    state = (start - 2, start + 2, start, value, slope, trace, infinity, jnp.zeros((), jnp.int32))
     mu = jax.lax.while_loop(unsettled, step, state)[2]
     return unit * at(mu)[0]
 

@@ -124,6 +124,9 @@ def test_network_of_matrices(rng, bias):
     mass = positive[:, -1, -1].sum() + negative[:, -1, -1].sum()
     value = np.sum((fitted - Y) ** 2) / 2 + 0.3 * mass
     np.testing.assert_allclose(problem.objective(network), value, rtol=1e-13)
+    with jax.enable_x64(False):
+        same = spectrahedron_network(problem, positive, negative)
+    np.testing.assert_array_equal(same.U, network.U)
 
 
 def test_the_network_is_worth_the_program(rng):
