@@ -122,9 +122,8 @@ def frank_wolfe(
         status = "converged"
     else:
         status = clock.stopped or "max_steps"
-    return FrankWolfe(
-        network, upper, certificate, status, search.best.radius, np.array(search.history)
-    )
+    history = np.array(search.history).reshape(-1, 3)
+    return FrankWolfe(network, upper, certificate, status, search.best.radius, history)
 
 
 def _certify(
@@ -271,7 +270,9 @@ class _Search:
     def _evaluate(self, point: Matrix) -> tuple[float, Matrix]:
         """The loss and its gradient."""
         loss = self.problem.loss
-        return float(loss.value(point, self.targets)), np.asarray(loss.gradient(point, self.targets))
+        return float(loss.value(point, self.targets)), np.asarray(
+            loss.gradient(point, self.targets)
+        )
 
     def _first_radius(self, residual: Matrix) -> float:
         """The length of a step from zero along the best neuron that surely descends: rather small."""
