@@ -1,4 +1,4 @@
-"""Algorithm 1 of Sahiner et al.: known optima, the theory's rate, both bounds, and A.5's cutting planes."""
+"""Algorithm 1 of Sahiner et al.: known optima, the rate, both bounds; appendix A.5's cutting planes."""
 
 import os
 from pathlib import Path
@@ -139,7 +139,7 @@ def test_refusals(rng):
 
 @pytest.mark.skipif(not (DATA / "spiral.npz").exists(), reason="no data of the papers")
 def test_spiral():
-    """Published: 16.593 after 1000 or more steps (Prakhya et al., table 5); the optimum is 16.592977."""
+    """Published: 16.593 (Prakhya et al., table 5); the optimum is 16.592977."""
     with np.load(DATA / "spiral.npz") as data:
         found = frank_wolfe(TrainingProblem(data["X"], data["Y"], 0.1), max_steps=400)
     assert found.lower_bound <= 16.592978
