@@ -44,7 +44,7 @@ class FrankWolfe(eqx.Module):
 
     `status` is "solved" where the proven relative gap is within the tolerance; "converged" where that
     of the program at hand is, but it was not training itself: some patterns only, or a given radius;
-    else "max_steps", "time_limit" or "interrupted". `radius` is the t of the network's step, and
+    else "max_steps", "time_limit" or "interrupted". `radius` is the t at which the network was met, and
     `history` has a row (radius, objective, Frank-Wolfe gap) per step: the objective less the gap is a
     lower bound on what any network of these patterns and a penalty of radius reaches.
     """
@@ -123,7 +123,7 @@ def frank_wolfe(
     else:
         status = clock.stopped or "max_steps"
     history = np.array(search.history).reshape(-1, 3)
-    return FrankWolfe(network, upper, certificate, status, search.best.radius, history)
+    return FrankWolfe(network, upper, certificate, status, search.best[0], history)
 
 
 def _certify(
@@ -176,48 +176,14 @@ class _Oracle(NamedTuple):
         return _Vertex(neuron, activations, float(np.max(found.upper)))
 
 
-class _Run(NamedTuple):
-    """Steps at one radius t: the point after k of them is sum_j t 2 (j + 1) / (k (k + 1)) atom_j, the
-    products of the steps 2 / (j + 2) with what later steps leave of them."""
-
-    radius: float
-    atoms: list[tuple[Matrix, Matrix]]  # unit u and v
-
-    def neurons(self, steps: int, sizes: tuple[int, int]) -> tuple[Matrix, Matrix]:
-        """Unit neurons (m, d) and output weights (m, c) of the point after `steps`.
-
-        Atoms of one direction are one neuron, whose penalty is at most the sum of theirs.
-        """
-        if not steps:
-            return np.zeros((0, sizes[0])), np.zeros((0, sizes[1]))
-        first, second = (np.stack(part) for part in zip(*self.atoms[:steps], strict=True))
-        weights = 2 * self.radius * np.arange(1, steps + 1) / (steps * (steps + 1))
-        _, index, group = np.unique(
-            np.round(first, DIGITS), axis=0, return_index=True, return_inverse=True
-        )
-        outputs = np.zeros((len(index), sizes[1]))
-        np.add.at(outputs, group.ravel(), weights[:, None] * second)
-        return first[index], outputs
-
-
-class _Best(NamedTuple):
-    """The point of least objective so far: of a run, after so many steps."""
-
-    run: _Run
-    steps: int
-
-    @property
-    def radius(self) -> float:
-        return self.run.radius if self.steps else 0.0
-
-
 @dataclasses.dataclass
 class _Search:
     """The outer search: [`least`, `most`] holds the penalty of an optimal network.
 
     At a point Z of loss L with residual R and price sigma, the optimal loss at radius s is at least
     L - <R, Z> - s sigma. Adding wd s, this line in s may exceed the best objective nowhere at an
-    optimal s: every step cuts the interval, on the side that the sign of wd - sigma says.
+    optimal s: every step cuts the interval, on the side that the sign of wd - sigma says. Where the
+    radius changes, the point is scaled with it and the steps go on.
     """
 
     problem: TrainingProblem
@@ -234,19 +200,21 @@ class _Search:
         empty, residual = self._evaluate(np.zeros_like(self.targets))
         self.upper, self.lower, self.residual = empty, self.floor, residual
         self.least, self.most = 0.0, (empty - self.floor) / self.weight_decay
-        self._restart(self._first_radius(residual) if self.given is None else self.given)
-        self.best = _Best(self.run, 0)
+        self.point = np.zeros_like(self.targets)
+        self.atoms: list[tuple[Matrix, Matrix]] = []  # unit u and v
+        self.radius = self._first_radius(residual) if self.given is None else self.given
+        self.best = (0.0, 0)  # radius and number of steps of the point of least objective
 
     def step(self) -> str:
         """Price the point at hand; then move, or go on to another radius."""
         loss, residual = self._evaluate(self.point)
-        vertex, radius = self.oracle(residual), self.run.radius
+        vertex, radius = self.oracle(residual), self.radius
         inner = float(np.sum(residual * self.point))
         gap = inner + radius * vertex.price
-        penalty = radius if self.run.atoms else 0.0
+        penalty = radius if self.atoms else 0.0
         objective = loss + self.weight_decay * penalty
         if objective < self.upper:
-            self.upper, self.best = objective, _Best(self.run, len(self.run.atoms))
+            self.upper, self.best = objective, (penalty, len(self.atoms))
         self._bound(loss - inner, vertex.price, residual)
         self.history.append((radius, objective, gap))
         reached = self.upper - self.lower if self.given is None else gap
@@ -256,16 +224,27 @@ class _Search:
         slope = abs(vertex.price - self.weight_decay)
         decided = gap <= DECIDED * min(radius, self.most - self.least) * slope
         if self.given is None and (decided or not self.least <= radius <= self.most):
-            self._restart(min(2 * max(radius, self.least), (self.least + self.most) / 2))
-            return "running"
-        self._move(residual, vertex)
+            self.radius = min(2 * max(radius, self.least), (self.least + self.most) / 2)
+            self.point = self.point * (self.radius / radius)
+        else:
+            self._move(residual, vertex)
         return "running"
 
     def network(self) -> TwoLayerReLU:
-        """The best point's."""
-        sizes = self.problem.features.shape[1], self.targets.shape[1]
-        first, second = self.best.run.neurons(self.best.steps, sizes)
-        return balanced(first, second, bias=self.problem.bias)
+        """The best point's: t sum_j 2 (j + 1) / (k (k + 1)) atom_j after k steps, the products of the
+        steps 2 / (j + 2) with what later steps leave of them. Atoms of one direction are one neuron,
+        whose penalty is at most the sum of theirs."""
+        radius, steps = self.best
+        nothing = np.zeros(self.problem.features.shape[1]), np.zeros(self.targets.shape[1])
+        atoms = [*self.atoms[:steps], nothing]
+        first, second = (np.stack(part) for part in zip(*atoms, strict=True))
+        weights = 2 * radius * np.arange(1, steps + 2) / max(steps * (steps + 1), 1)
+        _, index, group = np.unique(
+            np.round(first, DIGITS), axis=0, return_index=True, return_inverse=True
+        )
+        outputs = np.zeros((len(index), second.shape[1]))
+        np.add.at(outputs, group.ravel(), weights[:, None] * second)
+        return balanced(first[index], outputs, bias=self.problem.bias)
 
     def _evaluate(self, point: Matrix) -> tuple[float, Matrix]:
         """The loss and its gradient."""
@@ -281,18 +260,14 @@ class _Search:
         excess = vertex.price - self.weight_decay
         return excess / size if excess > 0 else self.most or 1.0
 
-    def _restart(self, radius: float) -> None:
-        self.run = _Run(radius, [])
-        self.point = np.zeros_like(self.targets)
-
     def _move(self, residual: Matrix, vertex: _Vertex) -> None:
         """Step 2(c): towards t relu(X u) g' with g the unit vector along -R' relu(X u)."""
         output = -residual.T @ vertex.activations
         output = output / max(float(np.linalg.norm(output)), np.finfo(float).tiny)
-        size = 2 / (len(self.run.atoms) + 2)
-        target = self.run.radius * np.outer(vertex.activations, output)
+        size = 2 / (len(self.atoms) + 2)
+        target = self.radius * np.outer(vertex.activations, output)
         self.point = (1 - size) * self.point + size * target
-        self.run.atoms.append((vertex.neuron, output))
+        self.atoms.append((vertex.neuron, output))
 
     def _bound(self, constant: float, price: float, residual: Matrix) -> None:
         """What the point proves: `constant` is L - <R, Z> = -L*(R), and -L* is concave."""
@@ -300,6 +275,8 @@ class _Search:
         bound = scale * constant + (1 - scale) * self.floor
         if bound > self.lower:
             self.lower, self.residual = bound, residual
+        # The penalty of an optimum is at most p* less what the loss is at least.
+        self.most = min(self.most, (self.upper - self.floor) / self.weight_decay)
         slope = self.weight_decay - price
         if slope < 0:
             self.least = max(self.least, (self.upper - constant) / slope)

@@ -27,9 +27,9 @@ def decoupled() -> tuple[np.ndarray, np.ndarray, float, float]:
 
 def test_known_optimum():
     X, Y, optimum, radius = decoupled()
-    found = frank_wolfe(TrainingProblem(X, Y, 0.5), tolerance=5e-3, max_steps=2000)
-    assert found.status == "solved" and found.relative_gap <= 5e-3
-    assert found.lower_bound <= optimum <= found.upper_bound
+    found = frank_wolfe(TrainingProblem(X, Y, 0.5), tolerance=2e-2, max_steps=2000)
+    assert found.status == "solved" and found.relative_gap <= 2e-2
+    assert found.lower_bound <= optimum <= found.upper_bound < optimum * (1 + 2e-3)
     assert abs(found.radius - radius) < 0.3 * radius
     network, problem = found.network, TrainingProblem(X, Y, 0.5)
     assert float(problem.objective(network)) == found.upper_bound
@@ -144,7 +144,7 @@ def test_spiral():
         found = frank_wolfe(TrainingProblem(data["X"], data["Y"], 0.1), max_steps=400)
     assert found.lower_bound <= 16.592978
     assert 16.592977 <= found.upper_bound < 16.60
-    assert found.relative_gap < 1e-2
+    assert found.relative_gap < 5e-2
 
 
 def test_cutting_planes_are_column_generation(rng):
