@@ -61,8 +61,8 @@ def semi_nonnegative_factorisation(
     (m, d), vectors to start with, of which those in the cone are used. `tolerance`, the relative gap
     between the norm and its lower bound at which it ends.
 
-    **Raises** a `ValueError` for shapes that do not match, entries that are not finite, sides of a lower
-    rank and a cone without an interior.
+    **Raises** a `ValueError` for shapes that do not match, entries that are not finite, sides of a
+    lower rank and a cone without an interior.
     """
     V, sides = finite_matrix(V, "V"), finite_matrix(sides, "sides")
     rank = len(V)
@@ -76,7 +76,9 @@ def semi_nonnegative_factorisation(
     if directions is not None:
         offered = finite_matrix(directions, "directions")
         if offered.shape[1] != rank:
-            raise ValueError(f"directions must have {rank} columns; their shape is {offered.shape}.")
+            raise ValueError(
+                f"directions must have {rank} columns; their shape is {offered.shape}."
+            )
         offered = _unit_rows(offered[np.any(offered != 0, axis=1)])
         first = np.concatenate([first, offered[np.all(offered @ sides.T >= 0, axis=1)]])
     size = float(np.linalg.norm(V))
@@ -100,14 +102,12 @@ def semi_nonnegative_factorisation(
     return SemiNonnegativeFactors(first[used], size * second[used], norm, min(size * lower, norm))
 
 
-def copositive_network(
-    problem: TrainingProblem, solution: CopositiveSolution
-) -> AbstractTwoLayer:
+def copositive_network(problem: TrainingProblem, solution: CopositiveSolution) -> AbstractTwoLayer:
     """The network of a solution of `CopositiveRelaxation` for this problem; on the host, in float64.
 
     Its neurons are the semi-nonnegative factors of the models V_i, its output weights the best ones for
-    these neurons. Where the relaxation is exact its objective is the program's value; otherwise it is an
-    upper bound on p* as any network's.
+    these neurons. Where the relaxation is exact its objective is the program's value; otherwise it is
+    an upper bound on p* as any network's.
     """
     problem = in_float64(problem)
     features, data = problem.features, solution.data

@@ -54,10 +54,10 @@ LARGEST_INTERIOR = 2500
 class CopositiveData(eqx.Module):
     """The numbers of (copositive): p patterns, rank r, n samples, c outputs, q products of sides.
 
-    In pattern i a neuron is u = `basis` T_i a with T_i = `frames`[i], and the samples see `readers`[i] a,
-    linear. `products`[k] are the forms a_ij a_ik', symmetric and in the coordinates of the pattern
-    `owners`[k]. The conjugate of the loss is <R, `offsets`> + `curvature`/2 ||R||^2 between `lower` and
-    `upper`, which have no rows where R is free. `constraints` counts the products of each pattern.
+    In pattern i a neuron is u = `basis` T_i a with T_i = `frames`[i], and the samples see
+    `readers`[i] a, linear in a. `products`[k] is a form a_ij a_ik' of two sides, symmetric and in the
+    coordinates of the pattern `owners`[k]. The conjugate of the loss is <R, `offsets`> +
+    `curvature`/2 ||R||^2 between `lower` and `upper`, which have no rows where R is free.
     """
 
     patterns: Bool[Any, "p n"]
@@ -77,8 +77,8 @@ class CopositiveSolution(AbstractProgramSolution):
     """The program's optimum: a local linear model per pattern, and the residual that bounds p*.
 
     `models`[i] is V_i (d, c), which acts on the samples that are active in `data.patterns`[i]; their
-    outputs add up. `moments`[i] is U_i, which is sum_j u_j u_j' over the neurons of that pattern where it
-    is completely positive. `residual` is R (n, c), the gradient of the loss at these outputs.
+    outputs add up. `moments`[i] is U_i, which is sum_j u_j u_j' over the neurons of that pattern where
+    it is completely positive. `residual` is R (n, c), the gradient of the loss at these outputs.
     `objective` comes from the models and `dual_objective` from R: they enclose the program's value up
     to what `residuals` leaves.
     """
@@ -169,7 +169,8 @@ class CopositiveProgram(AbstractConeProgram[CopositiveFactor]):
         # (I + B'B)^-1 = I - B'(I + B B')^-1 B: of the side r^2, however many products there are.
         grams = self._by_pattern(forms[:, :, None] * forms[:, None, :])
         inverses = jnp.linalg.inv(jnp.eye(rank**2, dtype=grams.dtype) + grams)
-        return CopositiveFactor(*jnp.linalg.eigh(2 * dot(flat, flat.T)), inverses)
+        values, basis = jnp.linalg.eigh(after(2 * dot(flat, flat.T), inverses))
+        return CopositiveFactor(values, basis, inverses)
 
     def minimize(self, factor, penalty, target, guess):
         del guess  # solved exactly
@@ -239,10 +240,17 @@ class AbstractPatternProgram(AbstractTrainingProgram[CopositiveData, CopositiveS
         return copositive_program(data)
 
     def default_solver(self, program) -> AbstractSolver:
-        """`jaxcone.InteriorPoint` up to 2500 unknowns (R and mu), else `jaxcone.Splitting`."""
-        if program.targets.size + len(program.products) > LARGEST_INTERIOR:
+        """`jaxcone.InteriorPoint` up to 2500 unknowns (R and mu), else `jaxcone.Splitting`.
+
+        The tolerance is 1e-9 where patterns have one product each, as for data of rank two, else 1e-6:
+        products that depend on each other leave mu undetermined, and the last digits with it.
+        """
+        products, patterns = len(program.products), len(program.readers)
+        if program.targets.size + products > LARGEST_INTERIOR:
             return Splitting()
-        tolerance = 1e-9 if program.targets.dtype == jnp.float64 else None
+        tolerance = 1e-9 if products == patterns else 1e-6
+        if program.targets.dtype != jnp.float64:
+            tolerance = None
         return InteriorPoint(tolerance=tolerance, max_steps=50, refinements=4)
 
     def read_out(self, data, program, solution):
@@ -269,18 +277,19 @@ class AbstractPatternProgram(AbstractTrainingProgram[CopositiveData, CopositiveS
 class CopositiveRelaxation(AbstractPatternProgram):
     """The copositive relaxation of training: Sahiner et al. (2021), eqs. (19) and (20).
 
-    **Arguments:** `patterns` (p, n), booleans: the activation patterns that neurons may have; by default
-    all of them, from `sign_patterns`, for data of rank up to three. With `np.ones((1, n), bool)` it is
-    (20), for spike-free data. Patterns whose cone has no interior are left out: on it, others that have
-    one are as good.
+    **Arguments:** `patterns` (p, n), booleans: the activation patterns that neurons may have; by
+    default all of them, from `sign_patterns`, for data of rank up to three. With
+    `np.ones((1, n), bool)` it is (20), for spike-free data. Patterns whose cone has no interior are
+    left out: their neurons lie in the closure of other cells.
 
-    **Value:** with all patterns a lower bound on p*, and p* itself where no pattern's cone has more than
-    four facets: always for data of rank one and two. With fewer patterns it bounds from below the
+    **Value:** with all patterns a lower bound on p*, and p* itself where no pattern's cone has more
+    than four facets: always for data of rank one and two. With some patterns it bounds from below the
     networks whose neurons have these patterns; with cones as above it is their optimum, at least p*.
 
     **Takes** the losses whose conjugate is quadratic between limits (squared, Huber, absolute, hinge);
     ReLU, leaky ReLU and the absolute value; any number of outputs; data of any rank if patterns are
-    given. The samples must be concrete: inside `jit`, solve for `CopositiveRelaxation().data(problem)`.
+    given. The samples must be concrete: where they are traced, inside `jit`, solve for
+    `CopositiveRelaxation().data(problem)`, computed outside.
     """
 
     patterns: Bool[np.ndarray, "p n"] | None = None
@@ -288,8 +297,8 @@ class CopositiveRelaxation(AbstractPatternProgram):
     def data(self, problem: TrainingProblem | CopositiveData) -> CopositiveData:
         """The program's numbers; data of its own kind pass through. On the host.
 
-        **Raises** a `ValueError` for another loss or activation, patterns of another shape, data of rank
-        four and more without patterns, and samples that are traced.
+        **Raises** a `ValueError` for another loss or activation, patterns of another shape or without
+        an interior, data of rank four and more without patterns, and samples that are traced.
         """
         return _data(problem, self.patterns)
 
@@ -297,10 +306,10 @@ class CopositiveRelaxation(AbstractPatternProgram):
 class NuclearNormRelaxation(AbstractPatternProgram):
     """min L(sum_i D_i X V_i) + wd sum_i |V_i|_*: no constraint ties a model V_i to its pattern.
 
-    This is Sahiner et al. (2021), eq. (12), as printed: K_i of (13) holds all matrices wherever the cone
-    has an interior, since g and -g are both allowed (docs/math.md). With all patterns its value is a lower
-    bound on that of `CopositiveRelaxation`, hence on p*; it has no unknowns but R. Its models V_i are a
-    gated network and no ReLU network. Arguments, losses and activations as for
+    This is Sahiner et al. (2021), eq. (12), as printed: K_i of (13) holds all matrices wherever the
+    cone has an interior, since g and -g are both allowed (docs/math.md). With all patterns its value is
+    a lower bound on that of `CopositiveRelaxation`, hence on p*, often a poor one; it has no unknowns
+    but R. Its models V_i are a gated network, no ReLU network. Arguments, losses and activations as for
     `CopositiveRelaxation`.
     """
 
@@ -395,7 +404,8 @@ def _conjugate(problem: TrainingProblem) -> Any:
 
 
 def _unit(data: CopositiveData) -> Array:
-    """The unit of R: the weight decay over the longest sample, but the offsets' size where that is less.
+    """The unit of R: the weight decay over the longest sample, but the offsets' size where that is
+    less.
 
     The value does not depend on it; so no derivative passes through it.
     """

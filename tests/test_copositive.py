@@ -1,0 +1,315 @@
+"""(copositive): Sahiner's relaxation against the optimum, the printed program, and its certificate."""
+
+import cvxpy as cp
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcone import Splitting, Status
+from jaxcvxnn import (
+    LeakyReLU,
+    TrainingProblem,
+    certify_residual,
+    generate_columns,
+    sign_patterns,
+    solve,
+)
+from jaxcvxnn.dual_bound import dual_bound
+from jaxcvxnn.pattern_cones import cone_sides, facets, interior_direction, pattern_cones
+from jaxcvxnn.pricing.pricer import Pricer
+from jaxcvxnn.programs.copositive import (
+    CopositiveRelaxation,
+    NuclearNormRelaxation,
+    copositive_program,
+)
+from jaxcvxnn.semi_nmf import copositive_network
+
+from .helpers import lane
+
+# All tests share few shapes: compiling takes most of the time.
+SAMPLES = 5
+
+
+def draw(rng, n=SAMPLES, d=2, c=2):
+    return rng.standard_normal((n, d)), rng.standard_normal((n, c))
+
+
+@eqx.filter_jit
+def _solved(data):
+    return solve(data, CopositiveRelaxation())
+
+
+def solved(problem, patterns=None):
+    """The solution for a problem or data, compiled once per shape."""
+    return _solved(jax.tree.map(jnp.asarray, CopositiveRelaxation(patterns).data(problem)))
+
+
+def printed(X, Y, weight_decay, patterns):
+    """Sahiner et al. (2021), eq. (19), as printed, by Clarabel."""
+    n, d = X.shape
+    kernel, total, constraints = np.eye(n), 0.0, []
+    for pattern in patterns:
+        U = cp.Variable((d, d), PSD=True)
+        seen, sides = pattern[:, None] * X, np.where(pattern, 1, -1)[:, None] * X
+        kernel = kernel + 2 * seen @ U @ seen.T
+        total = total + cp.trace(U)
+        constraints.append(sides @ U @ sides.T >= 0)
+    fits = sum(cp.matrix_frac(y, kernel) for y in Y.T)  # pyright: ignore
+    problem = cp.Problem(cp.Minimize(fits / 2 + weight_decay**2 * total), constraints)
+    return float(problem.solve(cp.CLARABEL))  # pyright: ignore
+
+
+# ----------------------------------------------------------------------
+# The value
+
+
+@pytest.mark.parametrize("weight_decay", [0.5, 0.02])
+def test_at_rank_two_value_network_and_certificate_are_the_optimum(rng, weight_decay):
+    X, Y = draw(rng)
+    problem = TrainingProblem(X, Y, weight_decay)
+    found, exact = solved(problem), generate_columns(problem)
+    assert found.status == Status.solved
+    np.testing.assert_allclose(found.objective, exact.upper_bound, rtol=1e-7)
+    certificate = certify_residual(problem, found.residual)
+    assert certificate.lower_bound <= exact.upper_bound
+    assert certificate.lower_bound >= float(found.objective) * (1 - 1e-7)
+    objective = float(problem.objective(copositive_network(problem, found)))
+    assert objective >= certificate.lower_bound
+    np.testing.assert_allclose(objective, found.objective, rtol=1e-7)
+    outputs = sum(
+        pattern[:, None] * (X @ V)
+        for pattern, V in zip(found.data.patterns, found.models, strict=True)
+    )
+    np.testing.assert_allclose(outputs - Y, found.residual, atol=1e-6)
+    assert np.linalg.eigvalsh(found.moments).min() >= -1e-9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_other_numbers_of_outputs(rng, outputs):
+    problem = TrainingProblem(*draw(rng, c=outputs), 0.1)
+    found, exact = solved(problem), generate_columns(problem)
+    np.testing.assert_allclose(found.objective, exact.upper_bound, rtol=1e-7)
+
+
+def test_at_rank_three_the_printed_program_and_below_the_optimum(rng):
+    X, Y = draw(rng, n=4, d=3)
+    problem = TrainingProblem(X, Y, 0.1)
+    found, exact = solved(problem), generate_columns(problem)
+    assert found.status == Status.solved
+    patterns = sign_patterns(X)
+    assert len(patterns) == len(found.moments) == 14
+    np.testing.assert_allclose(found.objective, printed(X, Y, 0.1, patterns), rtol=1e-5)
+    assert float(found.dual_objective) <= exact.upper_bound * (1 + 1e-5)
+    # Of four planes' cells none has more than four facets: nothing is lost.
+    np.testing.assert_allclose(found.objective, exact.upper_bound, rtol=2e-5)
+    assert certify_residual(problem, found.residual).lower_bound <= exact.upper_bound
+
+
+def test_fewer_patterns_bound_from_above_and_match_the_printed_program(rng):
+    """Patterns that see no sample are as good as none, and compile nothing."""
+    X, Y = draw(rng)
+    problem = TrainingProblem(X, Y, 0.1)
+    data = CopositiveRelaxation().data(problem)
+    keep = np.arange(len(data.patterns)) % 3 == 0
+    fewer = eqx.tree_at(lambda d: d.readers, data, data.readers * keep[:, None, None])
+    some, all_of_them = solved(fewer), solved(problem)
+    assert float(some.objective) > float(all_of_them.objective) * (1 + 1e-4)
+    expected = printed(X, Y, 0.1, data.patterns[keep])
+    np.testing.assert_allclose(some.objective, expected, rtol=1e-6)
+    chosen = CopositiveRelaxation(data.patterns[keep]).data(problem)
+    np.testing.assert_array_equal(chosen.patterns, data.patterns[keep])
+    np.testing.assert_allclose(chosen.readers, data.readers[keep])
+
+
+@pytest.mark.slow
+def test_the_nuclear_norm_alone_is_lower(rng):
+    X, Y = draw(rng)
+    problem = TrainingProblem(X, Y, 0.1)
+    loose = solve(problem, NuclearNormRelaxation())
+    V = [cp.Variable((2, 2)) for _ in sign_patterns(X)]
+    outputs = sum(p[:, None] * X @ v for p, v in zip(sign_patterns(X), V, strict=True))
+    norms = sum(cp.normNuc(v) for v in V)
+    expected = cp.Problem(cp.Minimize(cp.sum_squares(outputs - Y) / 2 + 0.1 * norms))  # pyright: ignore
+    np.testing.assert_allclose(loose.objective, expected.solve(cp.CLARABEL), rtol=1e-5)  # pyright: ignore
+    assert float(loose.objective) < float(solved(problem).objective)
+
+
+# ----------------------------------------------------------------------
+# Losses and activations
+
+
+@pytest.mark.parametrize("loss", ["huber", "absolute", "hinge"])
+def test_losses_with_limits(rng, loss):
+    X, Y = draw(rng)
+    problem = TrainingProblem(X, np.sign(Y) if loss == "hinge" else Y, 0.2, loss=loss)
+    found, exact = solved(problem), generate_columns(problem)
+    np.testing.assert_allclose(found.objective, exact.upper_bound, rtol=1e-7)
+    objective = float(problem.objective(copositive_network(problem, found)))
+    np.testing.assert_allclose(objective, found.objective, rtol=1e-7)
+    assert certify_residual(problem, found.residual).lower_bound <= exact.upper_bound
+
+
+@pytest.mark.parametrize("slope", [-1.0, 0.3])
+def test_leaky_units_are_priced_as_relu_on_stacked_samples(rng, slope):
+    X, Y = draw(rng)
+    problem = TrainingProblem(X, Y, 0.1, activation=LeakyReLU(slope))
+    found = solved(problem)
+    R = np.asarray(found.residual)
+    price = Pricer(np.vstack([X, -X])).price(np.vstack([R, -slope * R])).upper
+    bound, _ = dual_bound(problem.loss, R, Y, 0.1, price)
+    objective = float(problem.objective(copositive_network(problem, found)))
+    assert bound <= objective
+    np.testing.assert_allclose([bound, objective], found.objective, rtol=1e-7)
+
+
+# ----------------------------------------------------------------------
+# Invariances, batches, other solvers
+
+
+def test_invariances(rng):
+    X, Y = draw(rng)
+    expected = solved(TrainingProblem(X, Y, 0.1)).objective
+    order = rng.permutation(len(X))
+    mixed, _ = np.linalg.qr(rng.standard_normal((2, 2)))
+    turn, _ = np.linalg.qr(rng.standard_normal((2, 2)))
+    for problem in [
+        TrainingProblem(X @ turn, Y, 0.1),
+        TrainingProblem(X[order], Y[order] @ mixed, 0.1),
+        TrainingProblem(1e4 * X, Y, 1e3),
+    ]:
+        np.testing.assert_allclose(solved(problem).objective, expected, rtol=1e-8)
+    scaled = solved(TrainingProblem(X, 1e4 * Y, 1e3)).objective
+    np.testing.assert_allclose(scaled, 1e8 * expected, rtol=1e-8)
+
+
+def test_rank_two_in_more_features_and_a_bias(rng):
+    X, Y = draw(rng)
+    expected = solved(TrainingProblem(X, Y, 0.1)).objective
+    wide, _ = np.linalg.qr(rng.standard_normal((4, 2)))
+    data = CopositiveRelaxation().data(TrainingProblem(X @ wide.T, Y, 0.1))
+    assert data.basis.shape == (4, 2)
+    narrow = eqx.tree_at(lambda d: d.basis, data, np.eye(2))
+    np.testing.assert_allclose(solved(narrow).objective, expected, rtol=1e-8)
+    line = np.column_stack([X[:, 0], np.ones(len(X))])
+    biased = TrainingProblem(X[:, :1], Y, 0.1, bias=True)
+    found = solved(biased)
+    np.testing.assert_allclose(
+        found.objective, solved(TrainingProblem(line, Y, 0.1)).objective, rtol=1e-10
+    )
+    network = copositive_network(biased, found)
+    np.testing.assert_allclose(biased.objective(network), found.objective, rtol=1e-7)
+
+
+def test_lanes_are_solves_alone_and_new_decays_compile_nothing(rng):
+    X, Y = draw(rng)
+    traces = []
+
+    @jax.jit
+    @jax.vmap
+    def lanes(weight_decay):
+        traces.append(None)
+        return solve(TrainingProblem(X, Y, weight_decay), CopositiveRelaxation())
+
+    for decays in (np.array([1.0, 0.1]), np.array([0.3, 0.01])):
+        found = lanes(decays)
+        for k, weight_decay in enumerate(decays):
+            alone = solved(TrainingProblem(X, Y, weight_decay))
+            assert lane(found.status, k) == Status.solved
+            np.testing.assert_allclose(lane(found.objective, k), alone.objective, rtol=1e-8)
+    assert len(traces) == 1
+
+
+@pytest.mark.slow
+def test_splitting_finds_the_same_and_starts_warm(rng):
+    problem = TrainingProblem(*draw(rng), 0.1)
+    splitting = Splitting(tolerance=1e-7, max_steps=5000)
+    found = solve(problem, CopositiveRelaxation(), splitting)
+    assert found.status == Status.solved
+    np.testing.assert_allclose(found.objective, solved(problem).objective, rtol=1e-5)
+    again = solve(problem, CopositiveRelaxation(), splitting, warm_start=found)
+    assert again.steps < found.steps / 2
+
+
+# ----------------------------------------------------------------------
+# Cones and the form
+
+
+def test_facets_and_interior(rng):
+    square = np.array([[1.0, 0, 1], [-1, 0, 1], [0, 1, 1], [0, -1, 1]])
+    redundant = np.vstack([square, square[:1], [[0, 0, 1], [0.5, 0.5, 1]]])
+    sides = cone_sides(redundant, np.ones(7, bool))
+    kept = facets(sides)
+    np.testing.assert_allclose(np.sort(sides[kept], axis=0), np.sort(square / np.sqrt(2), axis=0))
+    np.testing.assert_allclose(interior_direction(sides), [0, 0, 1], atol=1e-12)
+    np.testing.assert_array_equal(interior_direction(np.vstack([sides, -sides[:1]])), np.zeros(3))
+    cones = pattern_cones(redundant, np.array([np.ones(7, bool), np.eye(7, dtype=bool)[5]]))
+    assert len(cones.patterns) == 1  # the other has no interior
+    for _ in range(20):  # all products are nonnegative inside
+        a = np.linalg.solve(cones.frames[0], [0, 0, 1] + 0.5 * rng.uniform(-1, 1, 3))
+        assert np.all(np.einsum("i,qij,j->q", a, cones.products, a) >= 0)
+
+
+def test_operators_of_the_program_and_its_form(rng):
+    """Adjoint, normal matrix and inverse, at rank three and with limits."""
+    X, Y = draw(rng, n=4, d=3)
+    data = CopositiveRelaxation(sign_patterns(X)[:3]).data(TrainingProblem(X, Y, 0.1, loss="huber"))
+
+    @jax.jit
+    def parts(data, seed):
+        program = copositive_program(data)
+        form = program.interior()
+        A = jax.vmap(form.operator, out_axes=1)(jnp.eye(form.size))
+        P = jax.vmap(form.quadratic, out_axes=1)(jnp.eye(form.size))
+        back = jax.vmap(form.adjoint, out_axes=1)(jnp.eye(A.shape[0]))
+        _, s, (duals, signs) = form.initial()
+        bent = 0.3 * jax.random.normal(jax.random.key(seed), duals.shape)
+        scaling = form.layout.scaling(s, [duals + bent @ bent.swapaxes(1, 2), signs * 1.7])
+
+        def column(entries):
+            blocks = form.layout.split(entries)
+            down = [w.down(block) for w, block in zip(scaling, blocks, strict=True)]
+            return form.layout.vectors(down, entries.dtype)
+
+        scaled = jax.vmap(column, in_axes=1)(A)
+        target = program.project(program.offset())
+        x = program.minimize(program.factor(), 0.7, target, None)
+        miss = jax.tree.map(jnp.subtract, program.operator(x), target)
+        slope = jax.tree.map(
+            lambda q, c, a: q + c + 0.7 * a,
+            program.quadratic(x),
+            program.linear(),
+            program.adjoint(miss),
+        )
+        return A, back, form.normal(scaling), P + scaled @ scaled.T, slope
+
+    A, back, normal, dense, slope = parts(data, 0)
+    np.testing.assert_allclose(back, A.T, atol=1e-12)
+    np.testing.assert_allclose(normal, dense, atol=1e-11 * np.abs(dense).max())
+    for part in slope:
+        np.testing.assert_allclose(part, 0, atol=1e-10)
+
+
+# ----------------------------------------------------------------------
+# What it refuses
+
+
+def test_bad_input(rng):
+    X, Y = draw(rng)
+    relaxation = CopositiveRelaxation()
+    with pytest.raises(ValueError, match="softmax loss has no quadratic conjugate"):
+        relaxation.data(TrainingProblem(X, np.arange(SAMPLES) % 2, 0.1, loss="softmax"))
+    with pytest.raises(ValueError, match="the activation is Polynomial"):
+        relaxation.data(TrainingProblem(X, Y, 0.1, activation="polynomial"))
+    with pytest.raises(ValueError, match="the rank is 4"):
+        relaxation.data(TrainingProblem(*draw(rng, d=4), 0.1))
+    for wrong in (np.ones((2, 3), bool), np.ones((1, SAMPLES)), np.ones((0, SAMPLES), bool)):
+        with pytest.raises(ValueError, match="patterns must be booleans"):
+            CopositiveRelaxation(wrong).data(TrainingProblem(X, Y, 0.1))
+    opposite = TrainingProblem(np.vstack([X, -X]), np.vstack([Y, Y]), 0.1)
+    with pytest.raises(ValueError, match="no cone .* has an interior"):
+        CopositiveRelaxation(np.ones((1, 2 * SAMPLES), bool)).data(opposite)
+    with pytest.raises(ValueError, match="need concrete samples"):
+        jax.jit(lambda X: relaxation.data(TrainingProblem(X, Y, 0.1)).readers)(X)
