@@ -49,7 +49,7 @@ from .test_cone_program import (
 from .test_splitting import points, replaced, traces as traces, with_number
 
 # One compilation for each shape.
-solve = jax.jit(jaxcone.solve)
+solve = jaxcone.solve  # compiled inside, as the tests that call it by that name are
 solve_batch = jax.jit(jax.vmap(jaxcone.solve, in_axes=(0, None)))
 SEEDS = len(DECADES)
 KINDS = {
@@ -118,13 +118,19 @@ def assert_optimal(known: Known, solution, tolerance=1e-8):
 
 # --- optima, and programs without ----------------------------------------------------------------
 
-MORE = {"nonnegative": Case(5, [Nonnegative(9)]), "one unknown": Case(1, [SecondOrder(3)])}
+SIXTY = [Zero(6), Nonnegative(60), SecondOrder(20), SecondOrder(20), PSD(10), PSD(10)]
+# Programs of the splitting method's contract, the largest of them replaced by a larger one.
+OWN_CASES = {name: case for name, case in CASES.items() if name != "middle"} | {
+    "nonnegative": Case(5, [Nonnegative(9)]),
+    "one unknown": Case(1, [SecondOrder(3)]),
+    "sixty": Case(60, SIXTY, 1.0),
+}
 
 
 @functools.cache
 def groups(name: str) -> dict[str, Group]:
     """Solvable, infeasible and unbounded programs of one shape, all solved as one batch."""
-    case, known = (CASES | MORE)[name], []
+    case, known = OWN_CASES[name], []
     infeasible, unbounded = [], []
     for seed, decades in enumerate(DECADES):
         rng = np.random.default_rng(seed)
@@ -140,15 +146,15 @@ def groups(name: str) -> dict[str, Group]:
     }
 
 
-@pytest.mark.parametrize("name", CASES | MORE)
+@pytest.mark.parametrize("name", OWN_CASES)
 def test_finds_the_known_optimum(name):
     group = groups(name)["known"]
     for known, solution in zip(group.known, group.solutions, strict=True):
         assert_optimal(known, solution)
-        assert int(solution.steps) < 25
+        assert int(solution.steps) < 15
 
 
-@pytest.mark.parametrize("name", CASES | MORE)
+@pytest.mark.parametrize("name", OWN_CASES)
 def test_infeasible_programs_come_with_a_proof(name):
     group = groups(name)["infeasible"]
     assert kinds(group.solutions) == ["primal_infeasible"] * SEEDS
@@ -157,28 +163,13 @@ def test_infeasible_programs_come_with_a_proof(name):
         assert_no_point(solution, value=np.inf)
 
 
-@pytest.mark.parametrize("name", CASES | MORE)
+@pytest.mark.parametrize("name", OWN_CASES)
 def test_unbounded_programs_come_with_a_ray(name):
     group = groups(name)["unbounded"]
-    found = kinds(group.solutions)
-    # One with scales of 10^-4 to 10^4 ends before its ray passes, and says so.
-    assert set(found) <= {"dual_infeasible", "stalled"} and found.count("stalled") <= 1
-    for program, solution, decades in zip(group.programs, group.solutions, DECADES, strict=True):
-        if kind(solution) == "stalled":
-            assert decades == 4
-            continue
+    assert kinds(group.solutions) == ["dual_infeasible"] * SEEDS
+    for program, solution in zip(group.programs, group.solutions, strict=True):
         assert_descent(program, solution)
         assert_no_point(solution, value=-np.inf)
-
-
-def test_sixty_unknowns(rng):
-    cones = [Zero(6), Nonnegative(60), SecondOrder(20), SecondOrder(20), PSD(10), PSD(10)]
-    known = [known_program(rng, 60, cones, decades=decades) for decades in (0, 4)]
-    for one, solution in zip(
-        known, lanes(solve_batch(stack(*(k.program for k in known)), InteriorPoint())), strict=True
-    ):
-        assert_optimal(one, solution)
-        assert int(solution.steps) < 30
 
 
 # --- degenerate programs --------------------------------------------------------------------------
@@ -278,10 +269,12 @@ def test_directions_that_neither_objective_nor_constraints_see(rng):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_structured_maps_give_the_solution_of_dense_ones(form):
-    known = known_program(np.random.default_rng(5), 6, CASES["blocks"].cones, decades=1)
+    # Linear rows are enough: whatever the cones, the interior form holds the maps as arrays.
+    cones = [Zero(1), Nonnegative(6)]
+    known = known_program(np.random.default_rng(5), 4, cones, decades=1)
     P, c, A, b = data(known.program)
     of_P, of_A = FORMS[form]
-    program = ConeProgram(of_P(P), c, of_A(A), b, CASES["blocks"].cones)
+    program = ConeProgram(of_P(P), c, of_A(A), b, cones)
     assert not program.dense
     found = jaxcone.solve(program, InteriorPoint())
     assert kind(found) == SOLVED
@@ -629,9 +622,12 @@ def test_an_interrupt_in_watch_returns_the_solution_so_far():
 
 
 def test_numbers_do_not_recompile(traces):
-    first = jaxcone.solve(drawn(1).program, InteriorPoint(refinements=1))
-    other = InteriorPoint(tolerance=1e-12, max_steps=4, ray_tolerance=1e-4, refinements=1)
-    second = jaxcone.solve(drawn(2).program, other)
+    first, second = (
+        known_program(np.random.default_rng(seed), 3, [Nonnegative(4)]).program for seed in (1, 2)
+    )
+    first = jaxcone.solve(first, InteriorPoint())
+    other = InteriorPoint(tolerance=1e-12, max_steps=4, ray_tolerance=1e-4)
+    second = jaxcone.solve(second, other)
     assert first.solved and int(second.steps) == 4
     assert len(traces) == 1
 
@@ -690,10 +686,7 @@ def differentiate(program, direction, cotangent):
     return values, push(direction), pulled
 
 
-LIMITED = pytest.mark.xfail(
-    reason="second-order blocks stall at 6e-12, with x to 5e-7 only", strict=True
-)
-OF_DERIVATIVES = ["qp", pytest.param("mixed", marks=LIMITED)]
+OF_DERIVATIVES = ["qp", "mixed"]
 
 
 @pytest.mark.parametrize("field", "PcAb")

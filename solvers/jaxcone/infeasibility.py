@@ -27,8 +27,10 @@ def find_ray(
     tolerance: Float[Array, ""],
     primal: list[PyTree],
     dual: list[PyTree],
-) -> tuple[Status, Triple]:
+) -> tuple[Status, Triple, Float[Array, ""]]:
     """The kind of the best ray among candidates x, and y in K*, in equilibrated units; and that ray.
+
+    Third, by how much the nearest candidate of either kind misses being a proof; inf if none is one.
 
     The status is `running` if no candidate passes. The ray has its x and s, or its y, in the user's
     units with objective -1; all else is NaN.
@@ -41,11 +43,12 @@ def find_ray(
     infeasible, unbounded = y_miss <= tolerance, x_miss <= tolerance
     kind = Status.where(unbounded, Status.dual_infeasible, Status.running)
     kind = Status.where(infeasible, Status.primal_infeasible, kind)
-    return kind, (
+    rays = (
         _nan_unless(unbounded & ~infeasible, x),
         _nan_unless(unbounded & ~infeasible, s),
         _nan_unless(infeasible, y),
     )
+    return kind, rays, jnp.minimum(y_miss, x_miss)
 
 
 def _farkas(program, scaled, scaling, tangent_factor, y):

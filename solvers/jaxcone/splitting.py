@@ -199,7 +199,7 @@ def block(solver: Splitting, prepared: Prepared, state: SplittingState) -> Split
     better = (found.worst < state.record.residuals.worst) | (state.steps == 0)
     kind, ray = state.record.suspicion, state.record.ray
     if not prepared.yardstick.program.solvable:
-        kind, ray = _look_for_ray(solver, prepared, state, x, y)
+        kind, ray, _ = _look_for_ray(solver, prepared, state, x, y)
     record = state.record.extended(triple, found, better, kind, ray)
     following = SplittingState(
         point=point,

@@ -113,31 +113,38 @@ class EntryScaling(AbstractScaling):
 
 
 class LorentzScaling(AbstractScaling):
-    """Second-order blocks of one size: W = beta times a Lorentz transformation.
+    """Second-order blocks of one size: W = beta times the boost of an axis by a stretch.
 
-    W'J W = beta^2 J with J = diag(1, -1, ..., -1), so its inverse is J W'J / beta^2. The product of the
-    steps' scalings is kept: determinants of s and z themselves cancel near the boundary.
+    W is beta * stretch along (1, axis), beta / stretch along (1, -axis), and beta across them. These
+    numbers, unlike the matrix or the determinants of s and z, do not cancel near the boundary: an
+    error of the axis turns s and z alike.
     """
 
     beta: Float[Array, " k"]
-    matrix: Float[Array, "k size size"]
+    stretch: Float[Array, " k"]
+    axis: Float[Array, "k size-1"]  # a unit vector, or zero where the stretch is 1
     lam: Float[Array, "k size"]
 
     def down(self, s):
-        flipped = jnp.einsum("kij,kj->ki", self.matrix, _flip(s), precision="highest")
-        return _flip(flipped) / self.beta[:, None] ** 2
+        return self._boost(1 / self.stretch, s) / self.beta[:, None]
 
     def up(self, u):
-        return jnp.einsum("kji,kj->ki", self.matrix, u, precision="highest")
+        return self._boost(self.stretch, u) * self.beta[:, None]
 
     def to_dual(self, u):
-        return _flip(self.up(_flip(u))) / self.beta[:, None] ** 2
+        return self.down(u)
+
+    def _boost(self, stretch, u):
+        along = jnp.sum(self.axis * u[:, 1:], axis=1)
+        ahead, behind = (u[:, 0] + along) / 2 * stretch, (u[:, 0] - along) / 2 / stretch
+        tail = u[:, 1:] + (ahead - behind - along)[:, None] * self.axis
+        return jnp.concatenate([(ahead + behind)[:, None], tail], axis=1)
 
     def point(self):
         return self.lam
 
     def times(self, factor):
-        return LorentzScaling(self.beta, self.matrix, factor * self.lam)
+        return LorentzScaling(self.beta, self.stretch, self.axis, factor * self.lam)
 
     def identity(self):
         return jnp.zeros_like(self.lam).at[:, 0].set(1)
@@ -166,11 +173,30 @@ class LorentzScaling(AbstractScaling):
 
     def moved(self, s, z):
         beta, v, lam = _lorentz(s, z)
-        # beta (2 v v' - J) after the transformation so far.
-        inner = jnp.einsum("ki,kij->kj", v, self.matrix, precision="highest")
-        turned = 2 * v[:, :, None] * inner[:, None, :]
-        flipped = jnp.concatenate([self.matrix[:, :1], -self.matrix[:, 1:]], axis=1)
-        return LorentzScaling(beta * self.beta, beta[:, None, None] * (turned - flipped), lam)
+        # W_+ is symmetric, with W_+^2 = W M^2 W for the scaling M of both points.
+        start = self.identity()
+        inner = self._boost(self.stretch, start)
+        for _ in range(2):
+            inner = 2 * v * jnp.sum(v * inner, axis=1, keepdims=True) - _flip(inner)
+        square = self._boost(self.stretch, inner)
+        length = jnp.linalg.norm(square[:, 1:], axis=1, keepdims=True)
+        axis = square[:, 1:] / jnp.where(length > 0, length, 1)
+        stretch = jnp.sqrt(square[:, 0] + length[:, 0])
+        # M W = Q W_+ with the rotation Q of the plane of both axes (Wigner's): two reflections.
+        first = v[:, 1:] / v[:, :1]
+        half = (self.stretch - 1) / (self.stretch + 1)
+        square_first = jnp.sum(first**2, axis=1, keepdims=True)
+        second = first + half[:, None] * square_first * self.axis
+        tail = _reflected(second, _reflected(first, lam[:, 1:]))
+        lam = jnp.concatenate([lam[:, :1], tail], axis=1)
+        return LorentzScaling(beta * self.beta, stretch, axis, lam)
+
+
+def _reflected(normal: Array, x: Array) -> Array:
+    """x after the reflection at the hyperplane of each normal; itself where that is zero."""
+    size = jnp.sum(normal**2, axis=1, keepdims=True)
+    part = jnp.sum(normal * x, axis=1, keepdims=True) / jnp.where(size > 0, size, 1)
+    return x - 2 * part * normal
 
 
 def _lorentz(s: Array, z: Array) -> tuple[Array, Array, Array]:
@@ -282,24 +308,24 @@ class Layout(eqx.Module):
                 unit = MatrixScaling(eye, eye, jnp.ones(a.shape[:2], a.dtype))
                 found.append(unit.moved(after(a, found), b))
             elif isinstance(cone, SecondOrder):
-                eye = jnp.broadcast_to(jnp.eye(cone.size, dtype=a.dtype), (*a.shape, cone.size))
                 one = jnp.ones(a.shape[0], a.dtype)
-                found.append(LorentzScaling(one, eye, a).moved(a, b))
+                found.append(LorentzScaling(one, one, jnp.zeros_like(a[:, 1:]), a).moved(a, b))
             else:
                 found.append(EntryScaling(jnp.sqrt(a / b), jnp.sqrt(a * b)))
         return found
 
-    def least(self, point: Blocks) -> list[Array]:
-        """The least eigenvalue of each block."""
-        found: list[Array] = []
+    def extremes(self, point: Blocks) -> list[tuple[Array, Array]]:
+        """The least and the largest eigenvalue of each kind of blocks."""
+        found: list[tuple[Array, Array]] = []
         for (cone, _), block in zip(self._kinds(), point, strict=True):
             if isinstance(cone, PSD):
                 values = jnp.linalg.eigvalsh(after(block, found))
-                found.append(jnp.min(values))
+                found.append((jnp.min(values), jnp.max(values)))
             elif isinstance(cone, SecondOrder):
-                found.append(jnp.min(block[:, 0] - jnp.linalg.norm(block[:, 1:], axis=1)))
+                length = jnp.linalg.norm(block[:, 1:], axis=1)
+                found.append((jnp.min(block[:, 0] - length), jnp.max(block[:, 0] + length)))
             else:
-                found.append(jnp.min(block))
+                found.append((jnp.min(block), jnp.max(block)))
         return found
 
     def _kinds(self):
