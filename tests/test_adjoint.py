@@ -111,10 +111,14 @@ def assert_close(left, right, rtol):
         np.testing.assert_allclose(a, b, rtol=0, atol=rtol * size)
 
 
+def plain(tolerance, max_steps=20_000):
+    """Without acceleration it compiles faster."""
+    return Splitting(tolerance=tolerance, max_steps=max_steps, memory=0)
+
+
 def outputs(program):
     tolerance = 1e-12 if program.c.dtype == jnp.float64 else 1e-5
-    # Without acceleration it compiles faster.
-    found = jaxcone.solve(program, Splitting(tolerance=tolerance, max_steps=20_000, memory=0))
+    found = jaxcone.solve(program, plain(tolerance))
     return found.x, found.s, found.y, found.primal_objective, found.dual_objective
 
 
@@ -203,7 +207,7 @@ def test_jacobian_under_jit_is_the_inverse_of_the_active_rows(rng):
     @jax.jit
     @jax.jacrev
     def jacobian(b):
-        return jaxcone.solve(eqx.tree_at(lambda p: p.b, program, b), Splitting(tolerance=1e-10)).x
+        return jaxcone.solve(eqx.tree_at(lambda p: p.b, program, b), plain(1e-10)).x
 
     active = np.flatnonzero(y)
     expected = np.zeros((3, 6))
@@ -219,7 +223,7 @@ def test_vmapped_gradients_are_those_of_a_loop_and_infeasible_lanes_are_nan(rng)
     weights = rng.standard_normal(4)
 
     def loss(program):
-        found = jaxcone.solve(program, Splitting(tolerance=1e-12, max_steps=20_000))
+        found = jaxcone.solve(program, plain(1e-12))
         return weights @ found.x + found.primal_objective, found.status
 
     batch = jax.tree.map(lambda *leaves: np.stack(leaves), *programs)
@@ -335,7 +339,7 @@ def structured_case(rng):
 
 
 def weighted(weights, program):
-    return weights @ jaxcone.solve(program, Splitting(tolerance=1e-11)).x
+    return weights @ jaxcone.solve(program, plain(1e-11)).x
 
 
 def test_lineax_operators_have_the_gradient_of_the_dense_program(rng):
@@ -438,10 +442,10 @@ def test_derivatives_of_a_training_problem(rng):
 def test_throw_raises_with_the_solution_and_only_outside_jit(rng):
     program, (x, _, _) = drawn("lp")
     with pytest.raises(jaxcone.NotSolved, match="after 50 steps") as caught:
-        jaxcone.solve(program, Splitting(tolerance=1e-30, max_steps=1), throw=True)
+        jaxcone.solve(program, plain(1e-30, max_steps=1), throw=True)
     assert caught.value.solution.status != Status.solved
     assert int(caught.value.solution.steps) == 50
-    found = jaxcone.solve(program, Splitting(tolerance=1e-10), throw=True)
+    found = jaxcone.solve(program, plain(1e-10), throw=True)
     np.testing.assert_allclose(found.x, x, atol=1e-7)
     with pytest.raises(ValueError, match="throw"):
         jax.eval_shape(lambda p: jaxcone.solve(p, throw=True), program)

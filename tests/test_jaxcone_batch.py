@@ -29,8 +29,8 @@ from .helpers import known_program, lane, stack
 from .test_splitting import points, replaced, traces as traces
 
 CONES = [Zero(1), Nonnegative(3), SecondOrder(3), PSD(3)]
-SOLVERS = {"interior point": InteriorPoint(), "splitting": Splitting(max_steps=2000)}
 QUICK = Splitting(memory=0)  # to compile
+SOLVERS = {"interior point": InteriorPoint(), "splitting": QUICK}
 BAD = {1: "nonfinite", 3: "primal_infeasible", 4: "dual_infeasible"}
 
 

@@ -1,4 +1,4 @@
-"""The longest step inside a product of symmetric cones."""
+"""Scalings of symmetric cones: the longest step, and second-order blocks near their boundary."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcone import MatrixScaling
-from jaxcone.symmetric import LONGEST
+from jaxcone.symmetric import LONGEST, LorentzScaling
 
 from .helpers import symmetric
 
@@ -78,3 +78,56 @@ def test_lanes_of_a_batch_are_alone(rng):
     given = [drawn(rng, 6, size) for size in (1e-3, 1.0, 1e4)]
     together = jax.vmap(least)(*(np.stack(parts) for parts in zip(*given, strict=True)))
     np.testing.assert_allclose(together, [least(*one) for one in given], rtol=1e-12)
+
+
+# --- second-order blocks --------------------------------------------------------------------------
+
+
+def resting(blocks, size):
+    """The scaling of blocks at the identity, and how it moves."""
+    unit = np.eye(1, size).repeat(blocks, axis=0)
+    start = LorentzScaling(np.ones(blocks), np.ones(blocks), 0 * unit[:, 1:], unit)
+    return start, jax.jit(lambda scaling, s, z: scaling.moved(s, z))
+
+
+def boosted(rapidity, axis):
+    """The identity after the boost of a unit vector by that rapidity."""
+    return np.append(np.cosh(rapidity), np.sinh(rapidity) * axis)[None]
+
+
+@pytest.mark.parametrize("size", [2, 5])
+def test_lorentz_scalings_map_both_points_to_one(rng, size):
+    scaling, move = resting(3, size)
+    for _ in range(4):
+        tails = rng.standard_normal((2, 3, size - 1))
+        heads = np.linalg.norm(tails, axis=2, keepdims=True) + rng.uniform(0.2, 1, (2, 3, 1))
+        s, z = np.concatenate([heads, tails], axis=2)
+        wanted = scaling.up(s), scaling.to_dual(z)
+        before, scaling = scaling, move(scaling, s, z)
+        lam = scaling.point()
+        np.testing.assert_allclose(scaling.up(lam), wanted[0], atol=1e-12 * np.max(wanted[0]))
+        np.testing.assert_allclose(scaling.to_dual(lam), wanted[1], atol=1e-12 * np.max(wanted[1]))
+        np.testing.assert_allclose(scaling.down(scaling.up(s)), s, atol=1e-10 * np.max(s))
+        np.testing.assert_allclose(np.sum(lam**2, axis=1), np.sum(s * z, axis=1), rtol=1e-13)
+        assert not np.allclose(scaling.axis, before.axis, atol=1e-2) or size == 2
+
+
+def test_lorentz_scalings_keep_their_digits_near_the_boundary():
+    # Boosts of one axis add up; then one across it, at a condition number of e^32 = 8e13.
+    scaling, move = resting(1, 4)
+    axis, across = np.array([2.0, -1, 2]) / 3, np.array([1.0, 2, 0]) / np.sqrt(5)
+    for _ in range(16):
+        scaling = move(scaling, boosted(1.0, axis), boosted(-1.0, axis))
+        np.testing.assert_allclose(scaling.lam, np.eye(1, 4), atol=1e-14)
+    np.testing.assert_allclose(scaling.stretch, np.exp(16), rtol=1e-14)
+    np.testing.assert_allclose(scaling.axis, axis[None], atol=1e-15)
+    scaling = move(scaling, boosted(0.7, across), boosted(-0.7, across))
+    # W M^2 W (1, 0, 0, 0), of which no term cancels.
+    head = np.cosh(16) ** 2 * np.cosh(1.4) + np.sinh(16) ** 2
+    along, aside = np.sinh(16) * np.cosh(16) * (np.cosh(1.4) + 1), np.sinh(1.4) * np.cosh(16)
+    tail = along * axis + aside * across
+    stretch = np.sqrt(head + np.linalg.norm(tail))
+    np.testing.assert_allclose(scaling.stretch, stretch, rtol=1e-14)
+    np.testing.assert_allclose(scaling.axis[0], tail / np.linalg.norm(tail), atol=1e-15)
+    np.testing.assert_allclose(scaling.beta, 1, rtol=1e-14)
+    np.testing.assert_allclose(scaling.lam, np.eye(1, 4), atol=1e-14)
