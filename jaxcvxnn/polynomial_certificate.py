@@ -52,11 +52,16 @@ def certify_polynomial_residual(problem: TrainingProblem, residual: Any) -> Poly
     return _bounded(problem, usable, price)
 
 
-def certify_polynomial(problem: TrainingProblem, network: AbstractTwoLayer) -> NetworkCertificate:
+def certify_polynomial(
+    problem: TrainingProblem, network: AbstractTwoLayer, *, residual: Any = None
+) -> NetworkCertificate:
     """How far a polynomial network can be from the global optimum of its problem, with proof.
 
     The lower bound is what the network's own residual proves: for an optimal network that is its
-    objective. `neuron`, in the certificate, is the unit neuron that would improve the network most.
+    objective. Another `residual` (n, c) may prove more, best that of a solution of the convex program:
+    it is nearer to the dual optimum than that of a network, whose price is as far above the weight
+    decay as the root of what its objective lacks. `neuron`, in the certificate, is the unit neuron that
+    would improve the network most.
 
     **Raises** a `ValueError` for another activation than the problem's, weights that do not fit the
     data or are not finite, and neurons that are not of unit length, to which the problem and its bounds
@@ -79,8 +84,9 @@ def certify_polynomial(problem: TrainingProblem, network: AbstractTwoLayer) -> N
     unit = with_unit_neurons(exact)
     with jax.enable_x64(True):
         upper = float(problem.objective(unit))
-        residual = np.asarray(problem.loss.gradient(unit.predict(problem.X), problem.Y))
-    return _certificate(upper, problem, residual, certify_polynomial_residual(problem, residual))
+        own = np.asarray(problem.loss.gradient(unit.predict(problem.X), problem.Y))
+    proofs = [certify_polynomial_residual(problem, R) for R in (own, residual) if R is not None]
+    return _certificate(upper, problem, own, proofs)
 
 
 def certify_convolutional_residual(
@@ -108,7 +114,7 @@ def certify_convolutional_residual(
 
 
 def certify_convolutional(
-    problem: ConvolutionalProblem, network: ConvolutionalPolynomialNetwork
+    problem: ConvolutionalProblem, network: ConvolutionalPolynomialNetwork, *, residual: Any = None
 ) -> NetworkCertificate:
     """`certify_polynomial` for a convolutional network; `neuron` is the best new filter (f,).
 
@@ -132,8 +138,9 @@ def certify_convolutional(
     with jax.enable_x64(True):
         upper = float(problem.objective(network))
         outputs = network.predict(problem.patches)
-        residual = np.asarray(problem.loss.gradient(outputs, problem.Y))
-    return _certificate(upper, problem, residual, certify_convolutional_residual(problem, residual))
+        own = np.asarray(problem.loss.gradient(outputs, problem.Y))
+    proofs = [certify_convolutional_residual(problem, R) for R in (own, residual) if R is not None]
+    return _certificate(upper, problem, own, proofs)
 
 
 def _bounded(problem: Any, residual: Matrix, price: PolynomialPrice) -> PolynomialCertificate:
@@ -144,16 +151,18 @@ def _bounded(problem: Any, residual: Matrix, price: PolynomialPrice) -> Polynomi
 
 
 def _certificate(
-    upper: float, problem: Any, residual: Matrix, proof: PolynomialCertificate
+    upper: float, problem: Any, residual: Matrix, proofs: list[PolynomialCertificate]
 ) -> NetworkCertificate:
+    """From the proof by the network's own residual, the first, and perhaps one by another."""
+    own, best = proofs[0], max(proofs, key=lambda proof: proof.lower_bound)
     return NetworkCertificate(
         upper_bound=upper,
-        lower_bound=proof.lower_bound,
+        lower_bound=best.lower_bound,
         weight_decay=float(problem.weight_decay),
-        neuron=proof.price.neuron,
-        price=proof.price.lower,
-        price_bound=proof.price.upper,
-        bound_source="the network's own residual",
+        neuron=own.price.neuron,
+        price=own.price.lower,
+        price_bound=own.price.upper,
+        bound_source="the network's own residual" if best is own else "the residual given",
         residual=residual,
     )
 

@@ -91,7 +91,10 @@ def test_value_network_and_certificate_agree(rng):
     assert bound <= expected * (1 + 1e-9)
     np.testing.assert_allclose(bound, expected, rtol=1e-7)
     proof = certify_convolutional(problem, network)
-    assert 0 <= proof.relative_gap < 1e-5 and np.shape(proof.neuron) == (3,)
+    better = certify_convolutional(problem, network, residual=found.residual)
+    assert better.lower_bound == bound > proof.lower_bound
+    assert better.bound_source == "the residual given" and better.price == proof.price
+    assert 0 <= proof.relative_gap < 1e-6 and np.shape(proof.neuron) == (3,)
 
 
 @pytest.mark.parametrize("loss", ["huber", "absolute", "hinge"])

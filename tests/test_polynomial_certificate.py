@@ -54,7 +54,8 @@ def test_every_loss_and_any_residual(rng, loss):
     X, Y = draw(rng, loss)
     problem = TrainingProblem(X, Y, 0.2, loss=loss, activation=Polynomial.swish())
     positive, negative, value = program(problem)
-    optimal = certify_polynomial(problem, spectrahedron_network(problem, positive, negative))
+    network = spectrahedron_network(problem, positive, negative)
+    optimal = certify_polynomial(problem, network)
     smooth = problem.loss.smooth
     assert optimal.lower_bound <= value * (1 + 1e-8)
     # At a kink the gradient taken need not be the one that proves the optimum.
@@ -64,6 +65,9 @@ def test_every_loss_and_any_residual(rng, loss):
         found = certify_polynomial_residual(problem, optimal.residual + noise)
         assert 0 <= found.lower_bound <= value * (1 + 1e-8)
         assert found.price.upper >= found.price.lower > 0
+        # A residual that proves less than the network's own changes nothing.
+        given = certify_polynomial(problem, network, residual=optimal.residual + noise)
+        assert given.lower_bound == max(optimal.lower_bound, found.lower_bound)
 
 
 def test_a_poor_network_is_told_what_to_add(rng):
