@@ -1,6 +1,7 @@
 """Two-layer networks by convex optimisation, with bounds on the global optimum of training."""
 
 from .activations import LeakyReLU as LeakyReLU, Polynomial as Polynomial
+from .arrangements import sign_patterns as sign_patterns
 from .batch import CertifiedSolution as CertifiedSolution, solve_batch as solve_batch
 from .certificate import (
     Certificate as Certificate,
@@ -46,7 +47,6 @@ from .polish import (
     prune as prune,
 )
 from .pricing.cone_pca import ConePrices as ConePrices, cone_pca as cone_pca
-from .pricing.enumeration import sign_patterns as sign_patterns
 from .pricing.price import Price as Price
 from .pricing.pricer import best_neuron as best_neuron
 from .problem import TrainingProblem as TrainingProblem

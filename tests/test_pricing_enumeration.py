@@ -1,4 +1,4 @@
-"""Pricing at rank 3, activation patterns, and cone-constrained PCA, against sampling and ascent."""
+"""Pricing at rank 3 and cone-constrained PCA, against sampling and ascent."""
 
 from math import comb
 
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from jaxcvxnn.arrangements import sign_patterns
 from jaxcvxnn.pricing.cone_pca import cone_pca
-from jaxcvxnn.pricing.enumeration import arrange_sphere, price_enumerated, sign_patterns
+from jaxcvxnn.pricing.enumeration import arrange_sphere, price_enumerated
 from jaxcvxnn.pricing.planar import price_planar
 from jaxcvxnn.pricing.price import prices
 
@@ -165,31 +166,6 @@ def test_one_sphere_serves_every_residual(rng):
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
-def test_sign_patterns_in_general_position(rank, rng):
-    for count in (3, 8, 25):
-        features = rng.normal(size=(count, rank))
-        patterns = sign_patterns(features)
-        assert patterns.shape == (pattern_count(count, rank), count)
-        assert len(np.unique(patterns, axis=0)) == len(patterns)
-        known = {row.tobytes() for row in patterns}
-        seen = sphere(rng, 2000, rank) @ features.T > 0
-        assert {row.tobytes() for row in seen} <= known
-
-
-def test_sign_patterns_of_awkward_rows(rng):
-    base = rng.normal(size=(5, 3))
-    features = np.concatenate([base, -2 * base, np.zeros((1, 3))])
-    patterns = sign_patterns(features)
-    assert patterns.shape == (pattern_count(5, 3), 11)
-    np.testing.assert_array_equal(patterns[:, 5:10], ~patterns[:, :5])
-    assert not np.any(patterns[:, 10])
-    # The braid arrangement x_i - x_j of 4 coordinates has 4! cells.
-    differences = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, -1, 0], [1, 0, -1], [0, 1, -1]])
-    assert len(sign_patterns(differences)) == 24
-    np.testing.assert_array_equal(sign_patterns(np.zeros((3, 2))), np.zeros((1, 3), bool))
-
-
-@pytest.mark.parametrize("rank", [1, 2, 3])
 def test_cone_pca_is_exact_to_rank_three(rank, rng):
     features, residual = rng.normal(size=(12, rank)), rng.normal(size=(12, 2))
     patterns = sign_patterns(features)
@@ -277,10 +253,6 @@ def test_bad_input():
         price_enumerated(np.ones((2, 2)), good)
     with pytest.raises(ValueError, match="features must have 3 columns"):
         price_enumerated(good, np.ones((3, 4)))
-    with pytest.raises(ValueError, match="features must be finite"):
-        sign_patterns(good * np.nan)
-    with pytest.raises(ValueError, match="features must have 1 to 3 columns"):
-        sign_patterns(np.ones((3, 4)))
     for patterns in (np.ones((2, 3)), np.ones((2, 4), bool), np.ones((0, 3), bool)):
         with pytest.raises(ValueError, match="patterns must be booleans"):
             cone_pca(good, good, patterns)

@@ -1,4 +1,4 @@
-"""Exact pricing for features of rank 3, and all activation patterns of features of rank 1 to 3.
+"""Exact pricing for features of rank 3.
 
 The planes x_i'u = 0 cut the sphere into cells. The best neuron lies inside a cell with active rows D,
 and is then a top right singular vector of R'DF, or on a plane, where the problem is one on a circle.
@@ -182,10 +182,10 @@ def arrange_sphere(features: Any) -> Sphere:
         sides = np.zeros((2 * len(around), len(normals)), bool)
         sides[:, others] = np.concatenate([around, around])
         sides[: len(around), k] = True
-        patterns.append(_distinct(sides))
+        patterns.append(distinct_patterns(sides))
     # A disc inside a convex cell has at most the cell's perimeter (docs/math.md).
     hidden = min(hidden / 4, 1.5)
-    patterns = _distinct(np.concatenate(patterns))
+    patterns = distinct_patterns(np.concatenate(patterns))
     return Sphere(
         rows,
         exponents,
@@ -213,32 +213,6 @@ def price_enumerated(residual: Any, features: Any) -> Price:
     if features.shape[1] < 3:
         return price_planar(residual, features)
     return arrange_sphere(features).price(residual)
-
-
-def sign_patterns(features: Any) -> Bool[np.ndarray, "m n"]:
-    """The patterns F u > 0 of all cells of full dimension, for F (n, r) with r <= 3.
-
-    In general position there are 2 sum_{k < r} C(n - 1, k). Zero rows are never active; rows whose
-    directions agree to 1e-12 count as parallel. Cells that are only as wide as rounding errors may
-    be missing.
-
-    **Raises** a `ValueError` for another shape or entries that are not finite.
-    """
-    features = finite_matrix(features, "features")
-    rank = features.shape[1]
-    if rank > 3:
-        raise ValueError(f"features must have 1 to 3 columns; they have {rank}.")
-    if rank == 3:
-        return arrange_sphere(features).active
-    rows, _ = scaled_rows(features)
-    classes, signs, normals, _ = _parallel_classes(rows)
-    if not len(normals):
-        return np.zeros((1, len(features)), bool)
-    if rank == 1:
-        patterns = np.array([[True], [False]])
-    else:
-        patterns, _ = _walk(normals, verified.gamma(32) * verified.vector_norm_bound(normals))
-    return _active_rows(_distinct(patterns), classes, signs)
 
 
 def _active_rows(patterns: np.ndarray, classes: np.ndarray, signs: Matrix) -> np.ndarray:
@@ -335,13 +309,17 @@ def _walk(rows: Matrix, threshold: Matrix) -> tuple[np.ndarray, float]:
     return signs, longest + 1e-15 if longest > 0 else 0.0
 
 
-def _distinct(patterns: np.ndarray) -> np.ndarray:
-    """The distinct rows of a boolean matrix, compared in packed form."""
+def distinct_patterns(patterns: np.ndarray) -> np.ndarray:
+    """The distinct rows of a boolean matrix, in the order of their keys."""
     if patterns.shape[1] == 0:
         return patterns[:1]
+    return patterns[np.unique(pattern_keys(patterns), return_index=True)[1]]
+
+
+def pattern_keys(patterns: np.ndarray) -> np.ndarray:
+    """One value per row of a boolean matrix, equal where the rows are: its bits, packed."""
     packed = np.ascontiguousarray(np.packbits(patterns, axis=1))
-    keys = packed.view(np.dtype((np.void, packed.shape[1])))[:, 0]
-    return patterns[np.unique(keys, return_index=True)[1]]
+    return packed.view(np.dtype((np.void, packed.shape[1])))[:, 0]
 
 
 def _no_ascent(weights: Matrix, rows: Matrix, points: Matrix, normal: Matrix) -> np.ndarray:
