@@ -156,15 +156,16 @@ def low_rank_patterns(features: Any, rank: int, *, limit: int = LIMIT) -> Bool[n
 
     **Raises** a `ValueError` as `sign_patterns` does, and for a rank below 1.
     """
-    return low_rank_guarantee(features, rank, weight_decay=1.0, limit=limit).patterns
+    return sign_patterns(_low_rank_rows(features, rank)[0], limit=limit)
 
 
 class LowRankGuarantee(eqx.Module):
     """The patterns of a rank-k approximation, and what training with them costs at most.
 
-    `singular_value` is sigma_{k+1} of the data, its distance from the approximation. The network that
-    is optimal for the approximated data has at most `factor` times the optimal objective on the true
-    data: (1 + L R sigma_{k+1} / weight_decay)^2, Ergen and Pilanci (2023), Lemma F.1 and eq. (11).
+    `singular_value` is sigma_{k+1} of the data, its distance from the approximation. The network read
+    from the minimiser of program (10) of Ergen and Pilanci (2023), the true data with these patterns,
+    has at most `factor` times the optimal objective: (1 + L R sigma_{k+1} / weight_decay)^2, their
+    eq. (11). So has the network that is optimal for the approximated data (Lemma F.1).
     """
 
     patterns: Bool[np.ndarray, "m n"]
@@ -184,13 +185,11 @@ def low_rank_guarantee(
     """`low_rank_patterns` with the guarantee of Theorem III.1 of Ergen and Pilanci (2023).
 
     **Arguments:** the Lipschitz constants L of the loss, |L(Z) - L(Z')| <= L ||Z - Z'||_F, and R of
-    the activation (1 for ReLU; max(1, |slope|) for leaky ones). The squared loss has no L.
+    the activation: 1 for ReLU and leaky ReLU; 1 - slope where that is negative, which program (10)
+    needs (docs/math.md). The squared loss has no L.
 
     **Raises** a `ValueError` as `low_rank_patterns` does, and for numbers that are not positive.
     """
-    features = finite_matrix(features, "features")
-    if rank < 1:
-        raise ValueError(f"rank must be at least 1; got {rank}.")
     for name, value in (
         ("weight_decay", weight_decay),
         ("loss_lipschitz", loss_lipschitz),
@@ -198,12 +197,7 @@ def low_rank_guarantee(
     ):
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive and finite; got {value}.")
-    _, values, right = np.linalg.svd(features, full_matrices=False)
-    coordinates = features @ right[:rank].T
-    lengths = np.linalg.norm(coordinates, axis=1)
-    # Rows that the approximation loses are zero there, not rounding errors with signs.
-    coordinates[lengths <= PARALLEL * values[0]] = 0
-    left_out = float(values[rank]) if rank < len(values) else 0.0
+    coordinates, left_out = _low_rank_rows(features, rank)
     ratio = loss_lipschitz * activation_lipschitz * left_out / weight_decay
     return LowRankGuarantee(sign_patterns(coordinates, limit=limit), left_out, (1 + ratio) ** 2)
 
@@ -257,6 +251,18 @@ def convolutional_patterns(
         patterns = sample_patterns(stacked, count, seed=seed)
     places = len(patches)
     return patterns.reshape(len(patterns), places, -1).swapaxes(1, 2)
+
+
+def _low_rank_rows(features: Any, rank: int) -> tuple[Matrix, float]:
+    """The nearest matrix of that rank, in coordinates of its row space, and its distance sigma_{k+1}."""
+    features = finite_matrix(features, "features")
+    if rank < 1:
+        raise ValueError(f"rank must be at least 1; got {rank}.")
+    _, values, right = np.linalg.svd(features, full_matrices=False)
+    coordinates = features @ right[:rank].T
+    # Rows that the approximation loses are zero there, not rounding errors with signs.
+    coordinates[np.linalg.norm(coordinates, axis=1) <= PARALLEL * values[0]] = 0
+    return coordinates, float(values[rank]) if rank < len(values) else 0.0
 
 
 def _coordinates(rows: Matrix, basis: Matrix) -> Matrix:

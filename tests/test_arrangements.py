@@ -166,15 +166,18 @@ def test_solid_angles_of_a_line():
     np.testing.assert_array_equal(angles, [0.5, 0.5])
 
 
-def program_value(features, patterns, y, weight_decay, matrix=None):
-    """Ergen and Pilanci, eq. (7), with the loss ||f - y||: value, and the network's rows and signs."""
-    matrix = features if matrix is None else matrix
+def program_value(features, patterns, y, weight_decay, cones=None):
+    """Ergen and Pilanci, eq. (7), with the loss ||f - y||: value, and the network's rows and signs.
+
+    In eq. (10) the `cones` are those of other data.
+    """
+    cones = features if cones is None else cones
     blocks = cp.Variable((2 * len(patterns), features.shape[1]))
     signs = np.repeat([1.0, -1.0], len(patterns))
     outputs, constraints = 0, []
     for w, sign, pattern in zip(blocks, signs, np.concatenate([patterns, patterns]), strict=True):
         outputs = outputs + sign * (pattern[:, None] * features) @ w
-        constraints.append(((2.0 * pattern - 1)[:, None] * matrix) @ w >= 0)
+        constraints.append(((2.0 * pattern - 1)[:, None] * cones) @ w >= 0)
     loss = cp.norm(outputs - y) + weight_decay * cp.sum(cp.norm(blocks, axis=1))
     value = cp.Problem(cp.Minimize(loss), constraints).solve("CLARABEL")
     return value, blocks.value, signs
@@ -189,12 +192,14 @@ def test_low_rank_guarantee(rng):
     assert len(found.patterns) == count_patterns(7, 2)
     near = (left * [3.0, 2.0, 0]) @ right
     np.testing.assert_array_equal(found.patterns, low_rank_patterns(near, 2))
-    # Lemma F.1: train on the approximation, evaluate on the data.
+    # Lemma F.1: train on the approximation. Eq. (10): on the data, with its patterns and cones.
     optimum, _, _ = program_value(features, sign_patterns(features), y, weight_decay)
-    _, neurons, signs = program_value(near, found.patterns, y, weight_decay)
-    outputs = np.maximum(features @ neurons.T, 0) @ signs
-    reached = np.linalg.norm(outputs - y) + weight_decay * np.sum(np.linalg.norm(neurons, axis=1))
-    assert optimum * (1 - 1e-7) <= reached <= optimum * found.factor
+    for samples in (near, features):
+        _, neurons, signs = program_value(samples, found.patterns, y, weight_decay, cones=near)
+        outputs = np.maximum(features @ neurons.T, 0) @ signs
+        penalty = weight_decay * np.sum(np.linalg.norm(neurons, axis=1))
+        reached = np.linalg.norm(outputs - y) + penalty
+        assert optimum * (1 - 1e-7) <= reached <= optimum * found.factor
     assert low_rank_guarantee(features, 3, weight_decay=1.0).factor == 1
 
 
