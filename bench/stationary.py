@@ -18,6 +18,7 @@ the relative distance of `loss` from the global optimum, by column generation.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import cvxpy as cp
 import jax
@@ -29,7 +30,9 @@ from jaxcvxnn.settling import settle
 from jaxcvxnn.stationarity import Stationarity, pattern_prices, stationarity
 
 
-def subsampled_optimum(X: np.ndarray, Y: np.ndarray, weight_decay: float, found: Stationarity):
+def subsampled_optimum(
+    X: np.ndarray, Y: np.ndarray, weight_decay: float, found: Stationarity
+) -> float:
     """min over w_j of 1/2 ||sum_j D_j X w_j v_j' - Y||^2 + weight_decay sum_j |w_j|, w_j in cone j."""
     weights = cp.Variable((len(found.patterns), X.shape[1]))
     outputs, constraints = 0, []
@@ -39,7 +42,8 @@ def subsampled_optimum(X: np.ndarray, Y: np.ndarray, weight_decay: float, found:
         constraints.append((np.where(pattern, 1, -1)[:, None] * X) @ weights[j] >= 0)
     loss = cp.sum_squares(outputs - Y) / 2 + weight_decay * cp.sum(cp.norm(weights, axis=1))
     program = cp.Problem(cp.Minimize(loss), constraints)
-    return program.solve("CLARABEL", tol_gap_abs=1e-9, tol_gap_rel=1e-9, tol_feas=1e-9)
+    value: Any = program.solve("CLARABEL", tol_gap_abs=1e-9, tol_gap_rel=1e-9, tol_feas=1e-9)
+    return float(value)
 
 
 def main() -> None:

@@ -254,7 +254,7 @@ def convolutional_patterns(
 
 
 def _low_rank_rows(features: Any, rank: int) -> tuple[Matrix, float]:
-    """The nearest matrix of that rank, in coordinates of its row space, and its distance sigma_{k+1}."""
+    """The nearest matrix of that rank, in coordinates of its row space, and its distance."""
     features = finite_matrix(features, "features")
     if rank < 1:
         raise ValueError(f"rank must be at least 1; got {rank}.")
