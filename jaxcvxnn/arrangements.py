@@ -302,9 +302,9 @@ def _half_of_the_cells(lines: Matrix) -> Matrix:
         crossings /= np.linalg.norm(crossings, axis=1)[:, None]
         products = crossings @ traces.T
         cut_sides = products > 0
-        # Half of the way to the first plane that is met when leaving plane k.
-        with np.errstate(divide="ignore"):
-            ways = np.min(np.abs(products) / np.abs(lines[:k] @ normal), axis=1)
+        # Half of the way to the first plane that is met when leaving plane k, if there is one.
+        speeds = np.maximum(np.abs(lines[:k] @ normal), 1e-100)
+        ways = np.min(np.abs(products) / speeds, axis=1)
         steps = np.minimum(ways / 2, 1)[:, None] * normal
         crossings = crossings @ basis.T
         whole = ~np.isin(pattern_keys(sides), pattern_keys(cut_sides))

@@ -68,7 +68,7 @@ class Stationarity(eqx.Module):
     @property
     def optimal(self) -> bool:
         """Whether the network is the global optimum of the subsampled program, to the tolerance."""
-        return _largest(self.balance, self.outer, self.program) <= self.tolerance
+        return _largest(self.balance, self.program) <= self.tolerance
 
 
 def stationarity(
@@ -156,10 +156,8 @@ def pattern_prices(problem: TrainingProblem, residual: Any, patterns: Any) -> Co
     features = np.asarray(in_float64(problem).features)
     if activation.negative_slope == 0:
         return cone_pca(residual, features, patterns)
-    residual, patterns = (
-        finite_matrix(residual, "residual", rows=len(features)),
-        np.asarray(patterns),
-    )
+    residual = finite_matrix(residual, "residual", rows=len(features))
+    patterns = np.asarray(patterns, bool)
     return cone_pca(
         np.concatenate([residual, -activation.negative_slope * residual]),
         np.concatenate([features, -features]),
@@ -225,11 +223,12 @@ def _require_supported(problem: TrainingProblem, network: AbstractTwoLayer) -> L
         raise ValueError(
             f"This takes differentiable losses only; the problem's is {problem.loss.name!r}."
         )
-    fits = (problem.features.shape[1], problem.Y.shape[1])
-    if (network.first_layer.shape[0], network.out_features) != fits:
+    expected = (problem.X.shape[1], problem.Y.shape[1], problem.bias)
+    given = (network.in_features, network.out_features, network.b is not None)
+    if given != expected:
         raise ValueError(
-            f"The network must map {fits[0]} features (a bias included) to {fits[1]} outputs; it maps "
-            f"{network.first_layer.shape[0]} to {network.out_features}."
+            "The network's features, outputs and bias must be those of the problem, "
+            f"{expected}; they are {given}."
         )
     return activation
 

@@ -216,7 +216,7 @@ def test_bad_input():
         stationarity(TrainingProblem(np.eye(2), np.ones(2), activation="polynomial"), network)
     with pytest.raises(ValueError, match="The network's activation is"):
         stationarity(TrainingProblem(np.eye(2), np.ones(2), activation="absolute"), network)
-    with pytest.raises(ValueError, match="must map 3 features"):
+    with pytest.raises(ValueError, match=r"those of the problem, \(3, 1, False\); they are \(2, 1"):
         stationarity(TrainingProblem(np.eye(3), np.ones(3)), network)
     with pytest.raises(ValueError, match="must be finite"):
         stationarity(
