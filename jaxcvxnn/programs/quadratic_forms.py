@@ -1,0 +1,217 @@
+"""The quadratic forms that a network with a polynomial activation applies to its samples.
+
+A neuron of unit length has phi(x'u) = a (x'u)^2 + b x'u + c = (u, 1)' F (u, 1) with
+
+    F = [[a x x', b/2 x], [b/2 x', c]]
+
+and a network's output is <F, M> with M = sum_j v_j (u_j, 1)(u_j, 1)', for which <G, M> = 0 with G =
+diag(1, ..., 1, -1): Bartan and Pilanci (2021), section 3. For the square activation (b = c = 0) the
+last row and column do nothing and are left out, G with them.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxcone import after, smat, svec
+
+from ..activations import Polynomial
+from ..products import dot
+
+# Halvings of the bracket of the multiplier, which take it to the rounding of float64.
+HALVINGS = 64
+
+
+class QuadraticForms(eqx.Module):
+    """The forms F_i of the samples, never written out as (n, s, s) unless `rows` is asked for.
+
+    **Arguments:** `features` (n, f), with the column of ones where there is a bias, and the
+    `activation`. Matrices have `side` s = f + 1, or f for the square activation.
+    """
+
+    features: Float[Array, "n f"]
+    activation: Polynomial
+
+    @property
+    def square(self) -> bool:
+        """Whether the activation is a t^2."""
+        return self.activation.b == 0 and self.activation.c == 0
+
+    @property
+    def side(self) -> int:
+        """s, the side of the matrices."""
+        return self.features.shape[1] + (not self.square)
+
+    @property
+    def coordinates(self) -> int:
+        """s (s + 1) / 2, the numbers in a symmetric matrix."""
+        return self.side * (self.side + 1) // 2
+
+    def balance(self, matrices: Float[Array, "... s s"]) -> Float[Array, "... s s"]:
+        """The part orthogonal to G; for the square activation all of it."""
+        if self.square:
+            return matrices
+        signs = _signs(self.side, matrices.dtype)
+        share = jnp.trace(signs[:, None] * matrices, axis1=-2, axis2=-1) / self.side
+        return matrices - share[..., None, None] * jnp.diag(signs)
+
+    def outputs(self, matrices: Float[Array, "c s s"]) -> Float[Array, "n c"]:
+        """<F_i, M_k> for all samples i and outputs k: n s^2 operations for each output."""
+        X, phi = self.features, self.activation
+        size = X.shape[1]
+
+        def of_one(matrix):
+            values = phi.a * jnp.sum(dot(X, matrix[:size, :size]) * X, axis=1)
+            if self.square:
+                return values
+            return values + phi.b * dot(X, matrix[:size, size]) + phi.c * matrix[size, size]
+
+        return jax.vmap(of_one, out_axes=1)(matrices)
+
+    def adjoint(self, residual: Float[Array, "n c"]) -> Float[Array, "c s s"]:
+        """sum_i R_ik F_i for all outputs k."""
+        X, phi = self.features, self.activation
+
+        def of_one(weights):
+            block = phi.a * dot(X.T, weights[:, None] * X)
+            block = (block + block.T) / 2
+            if self.square:
+                return block
+            edge = phi.b / 2 * dot(X.T, weights)
+            corner = phi.c * jnp.sum(weights)
+            return jnp.block([[block, edge[:, None]], [edge[None, :], corner[None, None]]])
+
+        return jax.vmap(of_one, in_axes=1)(residual)
+
+    def rows(self) -> Float[Array, "n D"]:
+        """The forms, orthogonal to G, as vectors with the inner product of matrices (`svec`)."""
+        return rows_of(self, self.features)
+
+    def kernel(self) -> Float[Array, "n n"]:
+        """<F_i, F_j>, of the parts orthogonal to G."""
+        phi, inner = self.activation, dot(self.features, self.features.T)
+        full = phi.a**2 * inner**2 + phi.b**2 / 2 * inner + phi.c**2
+        if self.square:
+            return full
+        along = phi.a * jnp.sum(self.features**2, axis=1) - phi.c
+        return full - along[:, None] * along / self.side
+
+    def price(self, residual: Float[Array, "n c"]) -> Float[Array, ""]:
+        """max over unit u and outputs k of |sum_i R_ik phi(x_i'u)|, an upper bound but for rounding.
+
+        Bartan and Pilanci (2021), eq. (28): one eigendecomposition, and one multiplier.
+        """
+        return jnp.max(jax.vmap(self._largest)(self.adjoint(residual)))
+
+    def _largest(self, matrix: Float[Array, "s s"]) -> Float[Array, ""]:
+        size = self.features.shape[1]
+        values, vectors = jnp.linalg.eigh(matrix[:size, :size])
+        if self.square:
+            return jnp.maximum(values[-1], -values[0])
+        edge, corner = dot(vectors.T, matrix[:size, size]), matrix[size, size]
+        above = largest_on_sphere(values, edge) + corner
+        below = largest_on_sphere(-values[::-1], edge[::-1]) - corner
+        return jnp.maximum(above, below)
+
+
+def rows_of(forms: QuadraticForms, features: Float[Array, "n f"]) -> Float[Array, "n D"]:
+    """`QuadraticForms.rows` of other samples."""
+
+    def row(x):
+        of_one = QuadraticForms(x[None, :], forms.activation)
+        return svec(forms.balance(of_one.adjoint(jnp.ones((1, 1), x.dtype)))[0])
+
+    return jax.vmap(row)(features)
+
+
+def largest_on_sphere(
+    values: Float[Array, " f"], edge: Float[Array, " f"]
+) -> Float[Array, ""]:
+    """max over |w| = 1 of sum_i values_i w_i^2 + 2 edge_i w_i, for ascending `values`.
+
+    It is the least of m + sum_i edge_i^2 / (m - values_i) over m >= values_f (the S-lemma); every m
+    gives an upper bound. The slope has one root, within |edge| of the largest value.
+    """
+    length = jnp.linalg.norm(edge)
+    gaps = values[-1] - values
+    tiny = jnp.finfo(values.dtype).tiny
+
+    def halve(_, bracket):
+        low, high = bracket
+        middle = (low + high) / 2
+        falling = jnp.sum((edge / (gaps + middle + tiny)) ** 2) > 1
+        return jnp.where(falling, middle, low), jnp.where(falling, high, middle)
+
+    _, high = jax.lax.fori_loop(0, HALVINGS, halve, (jnp.zeros_like(length), length))
+    return values[-1] + high + jnp.sum(edge**2 / (gaps + high + tiny))
+
+
+class Compressed(eqx.Module):
+    """T, t, e with 1/2 |Phi m - Y|^2 = 1/2 |T m - t|^2 + e for all m: at most D rows."""
+
+    rows: Float[Array, "k D"]
+    targets: Float[Array, "k c"]
+    constant: Float[Array, ""]
+
+
+    def expand(
+        self, forms: QuadraticForms, targets: Float[Array, "n c"], residual: Float[Array, "k c"]
+    ) -> Float[Array, "n c"]:
+        """Phi m - Y for the m with T m - t = `residual`; no proof hangs on how well it is met."""
+        if self.rows.shape[0] == targets.shape[0]:
+            return residual
+        gram = dot(self.rows.T, self.rows)
+        ridge = EXPANSION_RIDGE * float(jnp.finfo(gram.dtype).eps) * jnp.trace(gram)
+        root = jnp.linalg.cholesky(gram + ridge * jnp.eye(gram.shape[0], dtype=gram.dtype))
+
+        def refine(_, found):
+            rest = dot(self.rows.T, residual + self.targets - dot(self.rows, found))
+            return found + jax.scipy.linalg.cho_solve((root, True), rest)
+
+        start = jnp.zeros((gram.shape[0], targets.shape[1]), gram.dtype)
+        found = jax.lax.fori_loop(0, EXPANSION_ROUNDS, refine, start)
+        return forms.outputs(forms.balance(jax.vmap(smat, in_axes=1)(found))) - targets
+
+
+# The Gram matrix is singular along G; each round takes the ridge's effect to its square.
+EXPANSION_RIDGE, EXPANSION_ROUNDS = 10.0, 5
+# Samples that are lifted at a time, in units of the columns of the lifted matrix.
+CHUNK = 4
+
+
+def compress(forms: QuadraticForms, targets: Float[Array, "n c"]) -> Compressed:
+    """The squared loss on at most D rows: the triangular factor of (Phi, Y), chunk by chunk.
+
+    2 n D^2 operations once; of the (n, D) matrix no more than a few D rows exist at a time. With n <=
+    D the rows are the samples.
+    """
+    samples, size = forms.features.shape[0], forms.coordinates
+    if samples <= size:
+        return Compressed(forms.rows(), targets, jnp.zeros((), targets.dtype))
+    width = size + targets.shape[1]
+    chunk = min(CHUNK * width, samples)
+    count = -(-samples // chunk)
+    padding = ((0, count * chunk - samples), (0, 0))
+    pieces = (
+        jnp.pad(forms.features, padding).reshape(count, chunk, -1),
+        jnp.pad(targets, padding).reshape(count, chunk, -1),
+        jnp.pad(jnp.ones(samples, bool), padding[0]).reshape(count, chunk),
+    )
+
+    def absorb(factor, piece):
+        features, wanted, real = piece
+        block = jnp.concatenate([rows_of(forms, features), wanted], axis=1)
+        stacked = jnp.concatenate([factor, jnp.where(real[:, None], block, 0)])
+        return jnp.linalg.qr(after(stacked, factor), mode="r"), None
+
+    factor, _ = jax.lax.scan(absorb, jnp.zeros((width, width), targets.dtype), pieces)
+    rest = factor[size:, size:]
+    return Compressed(factor[:size, :size], factor[:size, size:], jnp.sum(rest**2) / 2)
+
+
+def _signs(side: int, dtype: Any) -> Float[Array, " s"]:
+    """The diagonal of G."""
+    return jnp.ones(side, dtype).at[-1].set(-1)

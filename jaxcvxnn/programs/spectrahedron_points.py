@@ -1,0 +1,173 @@
+"""Points of Bartan and Pilanci's convex program (21), and what they are worth.
+
+    min  L(<F_i, Z - Z'>, Y) + weight_decay (Z_4 + Z'_4)
+    s.t. Z, Z' PSD, tr Z_1 = Z_4, tr Z'_1 = Z'_4
+
+for every output a pair (Z, Z') of its own; the F_i are in `quadratic_forms`. Any pair of PSD matrices
+becomes feasible by `balanced`, and any R in the domain of L* a dual point by scaling: an upper and a
+lower bound on the optimum, up to rounding.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..activations import Polynomial
+from ..losses import AbstractLoss, Squared
+from ..problem import TrainingProblem
+from ..products import dot
+from .quadratic_forms import QuadraticForms
+
+
+class Samples(eqx.Module):
+    """Samples with weights: the loss is sum_i weights_i l(z_i, y_i). A weight 0 leaves one out."""
+
+    forms: QuadraticForms
+    targets: Float[Array, "n c"]
+    weights: Float[Array, " n"] | None
+    loss: AbstractLoss
+
+    def value(self, outputs: Float[Array, "n c"]) -> Float[Array, ""]:
+        """L(outputs)."""
+        if self.weights is None:
+            return self.loss.value(outputs, self.targets)
+        return jnp.sum(self.weights * self._each(self.loss.value, outputs))
+
+    def gradient(self, outputs: Float[Array, "n c"]) -> Float[Array, "n c"]:
+        """The gradient of L, or a subgradient."""
+        found = self.loss.gradient(outputs, self.targets)
+        return found if self.weights is None else self.weights[:, None] * found
+
+    def dual_value(self, residual: Float[Array, "n c"]) -> Float[Array, ""]:
+        """-L*(residual)."""
+        if self.weights is None:
+            return -self.loss.conjugate(residual, self.targets)
+        used = self.weights > 0
+        weights = jnp.where(used, self.weights, 1)
+        values = weights * self._each(self.loss.conjugate, residual / weights[:, None])
+        return -jnp.sum(jnp.where(used, values, 0))
+
+    def prox(self, points: Float[Array, "n c"], step: Float[Array, ""]) -> Float[Array, "n c"]:
+        """argmin over z of step L(z) + 1/2 |z - points|^2."""
+        if self.weights is None:
+            return self.loss.prox(points, self.targets, step)
+        used = (self.weights > 0)[:, None]
+        steps = step * jnp.where(used, self.weights[:, None], 1)
+        return jnp.where(used, self.loss.prox(points, self.targets, steps), points)
+
+    def lower_bound(
+        self, residual: Float[Array, "n c"], weight_decay: Float[Array, ""]
+    ) -> Float[Array, ""]:
+        """max over feasible multiples t R, 0 <= t <= 1 (for the squared loss, any t), of -L*(t R)."""
+        price = self.forms.price(residual)
+        tiny = jnp.finfo(price.dtype).tiny
+        largest = weight_decay / jnp.maximum(price, tiny)
+        if isinstance(self.loss, Squared):
+            weights = 1 if self.weights is None else jnp.maximum(self.weights, tiny)[:, None]
+            best = -jnp.sum(residual * self.targets) / (jnp.sum(residual**2 / weights) + tiny)
+            return self.dual_value(jnp.clip(best, 0, largest) * residual)
+        return self.dual_value(jnp.minimum(1, largest) * residual)
+
+    def better_dual(
+        self, first: Float[Array, "n c"], second: Float[Array, "n c"], weight_decay: Any
+    ) -> tuple[Float[Array, "n c"], Float[Array, ""]]:
+        """Which of two residuals has the larger lower bound, and that bound."""
+        bounds = [self.lower_bound(residual, weight_decay) for residual in (first, second)]
+        # `~` lets the first win over a bound that is NaN.
+        other = ~(bounds[0] >= bounds[1]) & jnp.isfinite(bounds[1])
+        return jnp.where(other, second, first), jnp.where(other, bounds[1], bounds[0])
+
+    def _each(self, function: Any, points: Float[Array, "n c"]) -> Float[Array, " n"]:
+        return jax.vmap(lambda z, y: function(z[None], y[None]))(points, self.targets)
+
+
+def samples_of(problem: TrainingProblem, weights: Any = None) -> Samples:
+    """The samples of a problem whose activation is a polynomial.
+
+    **Raises** a `ValueError` for another activation, and for weights that are not (n,), finite and
+    nonnegative.
+    """
+    if not isinstance(problem.activation, Polynomial):
+        raise ValueError(
+            "problem: this program takes activation=Polynomial(a, b, c); the problem's is "
+            f"{problem.activation}."
+        )
+    features = jnp.asarray(problem.features)
+    if weights is not None:
+        weights = jnp.asarray(weights, features.dtype)
+        if weights.shape != features.shape[:1]:
+            raise ValueError(
+                f"sample_weights must have shape ({features.shape[0]},), one per sample; got "
+                f"{weights.shape}."
+            )
+        if not isinstance(weights, jax.core.Tracer) and not bool(
+            jnp.all(jnp.isfinite(weights) & (weights >= 0))
+        ):
+            raise ValueError("sample_weights must be finite and nonnegative.")
+    forms = QuadraticForms(features, problem.activation)
+    return Samples(forms, jnp.asarray(problem.Y), weights, problem.loss)
+
+
+def balanced(forms: QuadraticForms, matrices: Float[Array, "c s s"]) -> Float[Array, "c s s"]:
+    """PSD matrices with tr Z_1 = Z_4 from any PSD ones: D Z D with D = diag(r, ..., r, 1/r).
+
+    A congruence, so it keeps the rank; where Z is nearly balanced r is nearly one. Matrices for the
+    square activation have no Z_4 and stay as they are.
+    """
+    if forms.square:
+        return matrices
+    corner = matrices[:, -1, -1]
+    trace = jnp.trace(matrices[:, :-1, :-1], axis1=1, axis2=2)
+    usable = (corner > 0) & (trace > 0)
+    ratio = jnp.where(usable, corner / jnp.where(usable, trace, 1), 1) ** 0.25
+    diagonal = jnp.broadcast_to(ratio[:, None], matrices.shape[:2]).at[:, -1].set(1 / ratio)
+    moved = diagonal[:, :, None] * matrices * diagonal[:, None, :]
+    # A matrix with a zero corner or trace has no balanced multiple but zero.
+    moved = jnp.where(usable[:, None, None], moved, 0)
+    trace = jnp.trace(moved[:, :-1, :-1], axis1=1, axis2=2)
+    return moved.at[:, -1, -1].set(jnp.maximum(trace, moved[:, -1, -1]))
+
+
+def mass(forms: QuadraticForms, matrices: Float[Array, "c s s"]) -> Float[Array, ""]:
+    """What the weight decay multiplies: the sum of Z_4, of balanced matrices."""
+    if forms.square:
+        return jnp.sum(jnp.trace(matrices, axis1=1, axis2=2))
+    return jnp.sum(matrices[:, -1, -1])
+
+
+def bordered(forms: QuadraticForms, matrices: Float[Array, "c s s"]) -> Float[Array, "c f1 f1"]:
+    """Z of order f + 1 of the same rank; for the square activation from Z_1 = sum_j l_j u_j u_j'.
+
+    Then Z = sum_j l_j (u_j, 1)(u_j, 1)', for which b = c = 0 leaves Z_2 and Z_4 without effect.
+    """
+    if not forms.square:
+        return matrices
+
+    def border(matrix):
+        values, vectors = jnp.linalg.eigh(matrix)
+        values = jnp.maximum(values, 0)
+        lifted = jnp.concatenate([vectors, jnp.ones_like(values)[None, :]])
+        return dot(lifted * values, lifted.T)
+
+    return jax.vmap(border)(matrices)
+
+
+def unbordered(forms: QuadraticForms, matrices: Float[Array, "c f1 f1"]) -> Float[Array, "c s s"]:
+    """What of Z of order f + 1 the program's own matrices are."""
+    return matrices[:, :-1, :-1] if forms.square else matrices
+
+
+def effective_width(
+    positive: Float[Any, "c s s"], negative: Float[Any, "c s s"], tolerance: Any = None
+) -> Any:
+    """m* = the sum of the ranks of all Z and Z', Bartan and Pilanci (2021), eq. (22).
+
+    An eigenvalue counts if it exceeds `tolerance` times the largest of all matrices; by default the
+    square root of the precision: 1.5e-8 in float64, 3e-4 in float32.
+    """
+    values = jnp.linalg.eigvalsh(jnp.stack([jnp.asarray(positive), jnp.asarray(negative)]))
+    tolerance = float(jnp.finfo(values.dtype).eps) ** 0.5 if tolerance is None else tolerance
+    return jnp.sum(values > tolerance * jnp.max(values))
