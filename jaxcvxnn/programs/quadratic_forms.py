@@ -127,9 +127,7 @@ def rows_of(forms: QuadraticForms, features: Float[Array, "n f"]) -> Float[Array
     return jax.vmap(row)(features)
 
 
-def largest_on_sphere(
-    values: Float[Array, " f"], edge: Float[Array, " f"]
-) -> Float[Array, ""]:
+def largest_on_sphere(values: Float[Array, " f"], edge: Float[Array, " f"]) -> Float[Array, ""]:
     """max over |w| = 1 of sum_i values_i w_i^2 + 2 edge_i w_i, for ascending `values`.
 
     It is the least of m + sum_i edge_i^2 / (m - values_i) over m >= values_f (the S-lemma); every m
@@ -156,14 +154,13 @@ class Compressed(eqx.Module):
     targets: Float[Array, "k c"]
     constant: Float[Array, ""]
 
-
     def expand(
         self, forms: QuadraticForms, targets: Float[Array, "n c"], residual: Float[Array, "k c"]
     ) -> Float[Array, "n c"]:
         """Phi m - Y for the m with T m - t = `residual`; no proof hangs on how well it is met."""
         if self.rows.shape[0] == targets.shape[0]:
             return residual
-        gram = dot(self.rows.T, self.rows)
+        gram = after(dot(self.rows.T, self.rows), residual)
         ridge = EXPANSION_RIDGE * float(jnp.finfo(gram.dtype).eps) * jnp.trace(gram)
         root = jnp.linalg.cholesky(gram + ridge * jnp.eye(gram.shape[0], dtype=gram.dtype))
 
@@ -182,15 +179,19 @@ EXPANSION_RIDGE, EXPANSION_ROUNDS = 10.0, 5
 CHUNK = 4
 
 
-def compress(forms: QuadraticForms, targets: Float[Array, "n c"]) -> Compressed:
+def compress(
+    forms: QuadraticForms, targets: Float[Array, "n c"], weights: Float[Array, " n"] | None = None
+) -> Compressed:
     """The squared loss on at most D rows: the triangular factor of (Phi, Y), chunk by chunk.
 
     2 n D^2 operations once; of the (n, D) matrix no more than a few D rows exist at a time. With n <=
-    D the rows are the samples.
+    D the rows are the samples. `weights` multiply the samples' losses.
     """
     samples, size = forms.features.shape[0], forms.coordinates
+    roots = jnp.ones(samples, targets.dtype) if weights is None else jnp.sqrt(weights)
     if samples <= size:
-        return Compressed(forms.rows(), targets, jnp.zeros((), targets.dtype))
+        rows, wanted = roots[:, None] * forms.rows(), roots[:, None] * targets
+        return Compressed(rows, wanted, jnp.zeros((), targets.dtype))
     width = size + targets.shape[1]
     chunk = min(CHUNK * width, samples)
     count = -(-samples // chunk)
@@ -198,13 +199,13 @@ def compress(forms: QuadraticForms, targets: Float[Array, "n c"]) -> Compressed:
     pieces = (
         jnp.pad(forms.features, padding).reshape(count, chunk, -1),
         jnp.pad(targets, padding).reshape(count, chunk, -1),
-        jnp.pad(jnp.ones(samples, bool), padding[0]).reshape(count, chunk),
+        jnp.pad(roots, padding[0]).reshape(count, chunk),
     )
 
     def absorb(factor, piece):
-        features, wanted, real = piece
+        features, wanted, scales = piece
         block = jnp.concatenate([rows_of(forms, features), wanted], axis=1)
-        stacked = jnp.concatenate([factor, jnp.where(real[:, None], block, 0)])
+        stacked = jnp.concatenate([factor, scales[:, None] * block])
         return jnp.linalg.qr(after(stacked, factor), mode="r"), None
 
     factor, _ = jax.lax.scan(absorb, jnp.zeros((width, width), targets.dtype), pieces)

@@ -23,6 +23,7 @@ from jaxcone import (
     Solution,
     Splitting,
     Status,
+    after,
     norm,
     project_psd,
     smat,
@@ -212,13 +213,14 @@ class NeuralSpectrahedron(AbstractTrainingProgram[SpectrahedraData, Spectrahedra
         samples = data.samples
         outputs = data.forms.outputs(positive - negative)
         dual = data.loss.expand(data.forms, samples.targets, _unit(data) * solution.x[0])
-        residual, bound = samples.better_dual(
-            samples.gradient(outputs), dual, data.weight_decay
-        )
+        residual, bound = samples.better_dual(samples.gradient(outputs), dual, data.weight_decay)
         total = mass(data.forms, positive) + mass(data.forms, negative)
+        # Factorisations stand in one line (`after`).
+        full = bordered(data.forms, after(jnp.concatenate([positive, negative]), bound))
+        count = positive.shape[0]
         return SpectrahedraSolution(
-            positive=bordered(data.forms, positive),
-            negative=bordered(data.forms, negative),
+            positive=full[:count],
+            negative=full[count:],
             residual=residual,
             objective=samples.value(outputs) + data.weight_decay * total,
             dual_objective=bound,

@@ -22,6 +22,10 @@ from ..products import dot
 from .quadratic_forms import QuadraticForms
 
 
+# By how many units of rounding a residual is shrunk.
+DOMAIN_ROUNDING = 64
+
+
 class Samples(eqx.Module):
     """Samples with weights: the loss is sum_i weights_i l(z_i, y_i). A weight 0 leaves one out."""
 
@@ -69,15 +73,18 @@ class Samples(eqx.Module):
             weights = 1 if self.weights is None else jnp.maximum(self.weights, tiny)[:, None]
             best = -jnp.sum(residual * self.targets) / (jnp.sum(residual**2 / weights) + tiny)
             return self.dual_value(jnp.clip(best, 0, largest) * residual)
-        return self.dual_value(jnp.minimum(1, largest) * residual)
+        # Rounding may have put R a little outside the domain of L*.
+        inside = 1 - DOMAIN_ROUNDING * float(jnp.finfo(price.dtype).eps)
+        return self.dual_value(jnp.minimum(inside, largest) * residual)
 
     def better_dual(
         self, first: Float[Array, "n c"], second: Float[Array, "n c"], weight_decay: Any
     ) -> tuple[Float[Array, "n c"], Float[Array, ""]]:
         """Which of two residuals has the larger lower bound, and that bound."""
-        bounds = [self.lower_bound(residual, weight_decay) for residual in (first, second)]
-        # `~` lets the first win over a bound that is NaN.
-        other = ~(bounds[0] >= bounds[1]) & jnp.isfinite(bounds[1])
+        both = jnp.stack([first, second])
+        bounds = jax.vmap(lambda residual: self.lower_bound(residual, weight_decay))(both)
+        # A bound that is NaN loses.
+        other = (bounds[1] > bounds[0]) | jnp.isnan(bounds[0])
         return jnp.where(other, second, first), jnp.where(other, bounds[1], bounds[0])
 
     def _each(self, function: Any, points: Float[Array, "n c"]) -> Float[Array, " n"]:
@@ -155,19 +162,15 @@ def bordered(forms: QuadraticForms, matrices: Float[Array, "c s s"]) -> Float[Ar
     return jax.vmap(border)(matrices)
 
 
-def unbordered(forms: QuadraticForms, matrices: Float[Array, "c f1 f1"]) -> Float[Array, "c s s"]:
-    """What of Z of order f + 1 the program's own matrices are."""
-    return matrices[:, :-1, :-1] if forms.square else matrices
-
-
 def effective_width(
     positive: Float[Any, "c s s"], negative: Float[Any, "c s s"], tolerance: Any = None
 ) -> Any:
     """m* = the sum of the ranks of all Z and Z', Bartan and Pilanci (2021), eq. (22).
 
-    An eigenvalue counts if it exceeds `tolerance` times the largest of all matrices; by default the
-    square root of the precision: 1.5e-8 in float64, 3e-4 in float32.
+    An eigenvalue counts if it exceeds `tolerance` times the largest of all matrices; by default 1e-6
+    in float64, 1e-3 in float32.
     """
     values = jnp.linalg.eigvalsh(jnp.stack([jnp.asarray(positive), jnp.asarray(negative)]))
-    tolerance = float(jnp.finfo(values.dtype).eps) ** 0.5 if tolerance is None else tolerance
+    if tolerance is None:
+        tolerance = 1e-6 if values.dtype == jnp.float64 else 1e-3
     return jnp.sum(values > tolerance * jnp.max(values))

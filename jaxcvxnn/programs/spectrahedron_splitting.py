@@ -1,0 +1,532 @@
+"""A splitting method of its own for (21) of Bartan and Pilanci (2021): any loss, many samples.
+
+With M = Z - Z' and q = sigma f(X), one step from the splitting variable p = (P, P', q) with s =
+(proj P, proj P', sigma prox_L(q / sigma)) solves a linear problem for x,
+
+    min over <G, Z> = <G, Z'> = 0 of  wd/2 tr(Z + Z') + penalty/2 ||(Z, Z', sigma <F_i, Z - Z'>) - (2 s - p)||^2
+
+and moves p by relaxation (x - s), accelerated by Anderson's method. The squared loss stays in the
+linear problem, on at most D rows, and there is no q. A step costs two eigendecompositions of order s
+and the products with the forms. It ends on the duality gap of a feasible point and a feasible dual
+point. Derivation: docs/math.md, section "Neural spectrahedra".
+"""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int
+
+from jaxcone import Status, after, anderson, norm, project_psd, smat, svec
+
+from ..losses import Squared
+from ..problem import TrainingProblem
+from ..products import dot
+from .quadratic_forms import Compressed, compress
+from .spectrahedron_points import (
+    Samples,
+    balanced,
+    bordered,
+    effective_width,
+    mass,
+    samples_of,
+)
+
+
+class SpectrahedronSplitting(eqx.Module):
+    """Settings. Sizes of loops and buffers are static, the rest is traced.
+
+    **Arguments:**
+
+    - `tolerance`: on (objective - dual_objective) / |objective|; by default 1e-6 in float64, 1e-3 in
+      float32.
+    - `max_steps`: steps at most; rounded up to whole blocks.
+    - `check_every`: steps between two looks at the gap (static).
+    - `relaxation`: in (0, 2); above 1 is over-relaxation.
+    - `memory`: vectors in Anderson acceleration (static); 0 switches it off.
+    """
+
+    tolerance: float | Float[Array, ""] | None = None
+    max_steps: int | Int[Array, ""] = 20000
+    check_every: int = eqx.field(static=True, default=25)
+    relaxation: float | Float[Array, ""] = 1.6
+    memory: int = eqx.field(static=True, default=10)
+
+    def __check_init__(self):
+        for name, low, high, expected in (
+            ("tolerance", 0, np.inf, "positive and finite"),
+            ("max_steps", 0, np.inf, "a positive integer"),
+            ("check_every", 0, np.inf, "a positive integer"),
+            ("relaxation", 0, 2, "in (0, 2)"),
+            ("memory", -1, np.inf, "an integer >= 0"),
+        ):
+            value = getattr(self, name)
+            known = isinstance(value, int | float | np.ndarray | np.generic)
+            if known and not low < float(value) < high:
+                raise ValueError(f"SpectrahedronSplitting: {name} must be {expected}; got {value}.")
+
+    def tolerance_for(self, dtype: Any) -> Float[Array, ""]:
+        """The tolerance in force for arrays of this dtype."""
+        default = 1e-6 if dtype == jnp.float64 else 1e-3
+        return jnp.asarray(default if self.tolerance is None else self.tolerance, dtype)
+
+
+class SplittingPoint(eqx.Module):
+    """The splitting variable p and its metric: where a solve ended, and another may start.
+
+    `matrices` is (P, P'); `outputs` is q = sigma times outputs, None for the squared loss; `coupling`
+    is sigma.
+    """
+
+    matrices: Float[Array, "2 c s s"]
+    outputs: Float[Array, "n c"] | None
+    penalty: Float[Array, ""]
+    coupling: Float[Array, ""]
+    weight_decay: Float[Array, ""]
+
+
+class SpectrahedronSolution(eqx.Module):
+    """A feasible point of (21) and a dual point, and the two bounds that they are, up to rounding.
+
+    `positive` and `negative`, Z and Z' (c, f + 1, f + 1), are PSD with tr Z_1 = Z_4; f is the number
+    of features. `residual` R (n, c) is a subgradient of the loss at almost the fitted outputs, and
+    `dual_objective` the dual value of its feasible multiple. `status` follows from the gap alone.
+    """
+
+    positive: Float[Array, "c f1 f1"]
+    negative: Float[Array, "c f1 f1"]
+    residual: Float[Array, "n c"]
+    objective: Float[Array, ""]
+    dual_objective: Float[Array, ""]
+    status: Status
+    steps: Int[Array, ""]
+    point: SplittingPoint
+
+    @property
+    def relative_gap(self) -> Float[Array, ""]:
+        """(objective - dual_objective) / |objective|."""
+        tiny = jnp.finfo(self.objective.dtype).tiny
+        return (self.objective - self.dual_objective) / jnp.maximum(jnp.abs(self.objective), tiny)
+
+
+class AbstractGram(eqx.Module):
+    """Solves with 1/2 I + kappa Phi'Phi for any kappa, from one eigendecomposition."""
+
+    values: eqx.AbstractVar[Float[Array, " k"]]
+
+    @abc.abstractmethod
+    def solve(self, kappa: Array, right: Float[Array, "c D"]) -> Float[Array, "c D"]:
+        """(1/2 I + kappa Phi'Phi)^-1, row by row."""
+
+
+class CoordinateGram(AbstractGram):
+    """Phi'Phi = B diag(values) B', of the order of the coordinates: for more samples than these."""
+
+    values: Float[Array, " D"]
+    basis: Float[Array, "D D"]
+
+    def solve(self, kappa, right):
+        return dot(dot(right, self.basis) / (0.5 + kappa * self.values), self.basis.T)
+
+
+class SampleGram(AbstractGram):
+    """Phi Phi' = B diag(values) B', of the order of the samples."""
+
+    values: Float[Array, " k"]
+    basis: Float[Array, "k k"]
+    rows: Float[Array, "k D"]
+
+    def solve(self, kappa, right):
+        # (1/2 I + kappa Phi'Phi)^-1 = 2 (I - Phi' (Phi Phi' + I / (2 kappa))^-1 Phi).
+        rotated = dot(dot(right, self.rows.T), self.basis) * (kappa / (0.5 + kappa * self.values))
+        return 2 * right - 2 * dot(dot(rotated, self.basis.T), self.rows)
+
+
+def _gram(rows: Float[Array, "k D"], samples: int) -> AbstractGram:
+    if samples > rows.shape[1]:
+        values, basis = jnp.linalg.eigh(dot(rows.T, rows))
+        return CoordinateGram(jnp.maximum(values, 0), basis)
+    values, basis = jnp.linalg.eigh(dot(rows, rows.T))
+    return SampleGram(jnp.maximum(values, 0), basis, rows)
+
+
+class Prepared(eqx.Module):
+    """What depends on the samples alone: Phi'Phi in its eigenbasis, Phi'Y and two sizes."""
+
+    samples: Samples
+    gram: AbstractGram
+    pulled: Float[Array, "c s s"]
+    size: Float[Array, ""]
+
+    @property
+    def quadratic(self) -> bool:
+        """Whether the loss stays in the linear problem."""
+        return isinstance(self.samples.loss, Squared)
+
+    def solve(self, kappa: Any, right: Float[Array, "c s s"]) -> Float[Array, "c s s"]:
+        """argmin over M orthogonal to G of 1/4 |M|^2 + kappa/2 |<F_i, M>|^2 - <right, M>."""
+        forms = self.samples.forms
+        vectors = jax.vmap(svec)(forms.balance(right))
+        return forms.balance(jax.vmap(smat)(self.gram.solve(jnp.asarray(kappa), vectors)))
+
+
+# Ridge of the fit whose size is the first guess of ||Z||, in units of the largest eigenvalue.
+GUESS_RIDGE = 1e-3
+
+
+def prepare(samples: Samples) -> Prepared:
+    """Compress and diagonalise, once for all weight decays."""
+    forms = samples.forms
+    quadratic = isinstance(samples.loss, Squared)
+    loss: Compressed = compress(forms, samples.targets, samples.weights if quadratic else None)
+    gram = _gram(loss.rows, samples.targets.shape[0])
+    pulled = jax.vmap(smat, in_axes=1)(dot(loss.rows.T, loss.targets))
+    prepared = Prepared(samples, gram, pulled, jnp.zeros((), pulled.dtype))
+    largest = jnp.max(gram.values)
+    kappa = 0.5 / (GUESS_RIDGE * jnp.where(largest > 0, largest, 1))
+    size = norm(prepared.solve(kappa, kappa * pulled))
+    return eqx.tree_at(lambda p: p.size, prepared, jnp.where(size > 0, size, 1))
+
+
+class State(eqx.Module):
+    point: SplittingPoint
+    acceleration: anderson.AndersonState | None
+    matrices: Float[Array, "2 c s s"]  # the best feasible point
+    objective: Float[Array, ""]
+    residual: Float[Array, "n c"]  # the best dual point
+    dual_objective: Float[Array, ""]
+    steps: Int[Array, ""]
+    idle: Int[Array, ""]  # checks without progress
+    status: Status
+
+
+# Measured; see docs/math.md. The penalties are these multiples of |y| / |s| of their blocks, and move
+# where they are off by more than `CLEAR`, by `LARGEST_MOVE` at most, during the first steps.
+MATRIX_RATIO, OUTPUT_RATIO = 3.0, 3.0
+CLEAR, LARGEST_MOVE, LAST_MOVE = 3.0, 10.0, 2000
+# The first sigma, in units of 1 / ||Phi||.
+FIRST_COUPLING = 5.0
+# After so many checks in which the gap lost less than a thousandth nothing more is expected.
+PATIENCE = 40
+
+
+def _begin(
+    settings: SpectrahedronSplitting,
+    prepared: Prepared,
+    weight_decay: Array,
+    start: SplittingPoint | None,
+) -> State:
+    samples = prepared.samples
+    dtype = samples.targets.dtype
+    outputs, side = samples.targets.shape[1], samples.forms.side
+    zeros = jnp.zeros((2, outputs, side, side), dtype)
+    largest = jnp.max(prepared.gram.values)
+    own = SplittingPoint(
+        matrices=zeros,
+        outputs=None if prepared.quadratic else jnp.zeros_like(samples.targets),
+        penalty=weight_decay / prepared.size,
+        coupling=FIRST_COUPLING / jnp.sqrt(jnp.where(largest > 0, largest, 1)),
+        weight_decay=weight_decay,
+    )
+    point = own if start is None else _moved(start, own, prepared)
+    flat, _ = ravel_pytree((point.matrices, point.outputs))
+    return State(
+        point=point,
+        acceleration=anderson.start(flat, settings.memory) if settings.memory else None,
+        matrices=zeros,
+        objective=jnp.asarray(jnp.inf, dtype),
+        residual=jnp.zeros_like(samples.targets),
+        dual_objective=jnp.asarray(-jnp.inf, dtype),
+        steps=jnp.zeros((), jnp.int32),
+        idle=jnp.zeros((), jnp.int32),
+        status=Status.running,
+    )
+
+
+def _moved(start: SplittingPoint, own: SplittingPoint, prepared: Prepared) -> SplittingPoint:
+    """An earlier point at another weight decay, to which the matrices' multipliers are proportional."""
+    change = own.weight_decay / start.weight_decay
+    scaled = eqx.tree_at(
+        lambda p: (p.penalty, p.weight_decay), start, (start.penalty * change, own.weight_decay)
+    )
+    if start.outputs is not None:
+        fitted = _fitted(prepared.samples, start)
+        moved = fitted - (fitted - start.outputs) / change
+        scaled = eqx.tree_at(lambda p: p.outputs, scaled, moved)
+    sound = jnp.all(jnp.isfinite(ravel_pytree(start)[0]))
+    return jax.tree.map(lambda a, b: jnp.where(sound, a, b), scaled, own)
+
+
+def _project(matrices: Float[Array, "2 c s s"]) -> Float[Array, "2 c s s"]:
+    return jax.vmap(jax.vmap(project_psd))(matrices)
+
+
+def _fitted(samples: Samples, point: SplittingPoint) -> Float[Array, "n c"]:
+    """sigma z, z the prox of the loss at q / sigma."""
+    step = 1 / (point.penalty * point.coupling**2)
+    return point.coupling * samples.prox(point.outputs / point.coupling, step)
+
+
+def _linear(
+    prepared: Prepared, point: SplittingPoint, reflected: Array, outputs: Array | None
+) -> tuple[Float[Array, "c s s"], Float[Array, "c s s"]]:
+    """(Z + Z', Z - Z') of the linear problem at 2 s - p."""
+    forms = prepared.samples.forms
+    identity = jnp.eye(forms.side, dtype=reflected.dtype)
+    total = reflected[0] + reflected[1] - point.weight_decay / point.penalty * identity
+    half = (reflected[0] - reflected[1]) / 2
+    if outputs is None:
+        change = prepared.solve(1 / point.penalty, half + prepared.pulled / point.penalty)
+    else:
+        pulled = point.coupling * forms.adjoint(outputs)
+        change = prepared.solve(point.coupling**2, half + pulled)
+    return forms.balance(total), change
+
+
+def _advance(
+    settings: SpectrahedronSplitting, prepared: Prepared, point: SplittingPoint
+) -> tuple[SplittingPoint, Float[Array, "c s s"]]:
+    """The next p, and Z - Z' of the linear problem."""
+    forms = prepared.samples.forms
+    relaxation = jnp.asarray(settings.relaxation, point.penalty.dtype)
+    projected = _project(point.matrices)
+    fitted = None if point.outputs is None else _fitted(prepared.samples, point)
+    reflected = None if fitted is None else 2 * fitted - point.outputs
+    total, change = _linear(prepared, point, 2 * projected - point.matrices, reflected)
+    solved = jnp.stack([total + change, total - change]) / 2
+    matrices = point.matrices + relaxation * (solved - projected)
+    if fitted is None:
+        return eqx.tree_at(lambda p: p.matrices, point, matrices), change
+    outputs = point.outputs + relaxation * (point.coupling * forms.outputs(change) - fitted)
+    return eqx.tree_at(lambda p: (p.matrices, p.outputs), point, (matrices, outputs)), change
+
+
+def _block(settings: SpectrahedronSplitting, prepared: Prepared, state: State) -> State:
+    """`check_every` steps, one check of both bounds, and perhaps other penalties."""
+    flat, unravel = ravel_pytree((state.point.matrices, state.point.outputs))
+    ridge = 1e-10 if flat.dtype == jnp.float64 else 1e-6
+
+    def at(flat):
+        matrices, outputs = unravel(flat)
+        return SplittingPoint(
+            matrices,
+            outputs,
+            state.point.penalty,
+            state.point.coupling,
+            state.point.weight_decay,
+        )
+
+    def step(_, carry):
+        flat, acceleration = carry
+        following, _ = _advance(settings, prepared, at(flat))
+        image, _ = ravel_pytree((following.matrices, following.outputs))
+        if acceleration is None:
+            return image, None
+        return anderson.accelerate(acceleration, flat, image, regularization=ridge, growth=2.0)
+
+    flat, acceleration = jax.lax.fori_loop(
+        0, settings.check_every, step, (flat, state.acceleration)
+    )
+    point = at(flat)
+    checked = _check(settings, prepared, state, point)
+    checked = eqx.tree_at(
+        lambda s: (s.point, s.acceleration),
+        checked,
+        (point, acceleration),
+        is_leaf=lambda node: node is None,
+    )
+    return _repenalise(settings, prepared, checked)
+
+
+def _check(
+    settings: SpectrahedronSplitting, prepared: Prepared, state: State, point: SplittingPoint
+) -> State:
+    samples = prepared.samples
+    forms, weight_decay = samples.forms, point.weight_decay
+    image, change = _advance(settings, prepared, point)
+    feasible = jax.vmap(lambda z: balanced(forms, z))(_project(image.matrices))
+    outputs = forms.outputs(feasible[0] - feasible[1])
+    total = mass(forms, feasible[0]) + mass(forms, feasible[1])
+    objective = samples.value(outputs) + weight_decay * total
+    if point.outputs is None:
+        dual = samples.gradient(forms.outputs(change))
+    else:
+        # The difference first: where the prox moves nothing it is exactly zero.
+        step = 1 / (point.penalty * point.coupling**2)
+        reached = point.outputs / point.coupling
+        dual = (reached - samples.prox(reached, step)) / step
+    residual, bound = samples.better_dual(
+        after(samples.gradient(outputs), objective), dual, weight_decay
+    )
+    better, tighter = objective < state.objective, bound > state.dual_objective
+    least = jnp.where(better, objective, state.objective)
+    greatest = jnp.where(tighter, bound, state.dual_objective)
+    gap, before = least - greatest, state.objective - state.dual_objective
+    idle = jnp.where(gap < (1 - 1e-3) * before, 0, state.idle + 1)
+    steps = state.steps + settings.check_every
+    tolerance = settings.tolerance_for(gap.dtype) * jnp.abs(least)
+    stopped = (steps >= settings.max_steps) | (idle >= PATIENCE)
+    poor = Status.where(steps >= settings.max_steps, Status.max_steps, Status.stalled)
+    ended = Status.where(gap <= 100 * tolerance, Status.inaccurate, poor)
+    status = Status.where(stopped, ended, Status.running)
+    status = Status.where(gap <= tolerance, Status.solved, status)
+    sound = jnp.all(jnp.isfinite(point.matrices)) & ~jnp.isnan(objective)
+    return State(
+        point=point,
+        acceleration=state.acceleration,
+        matrices=jnp.where(better, feasible, state.matrices),
+        objective=least,
+        residual=jnp.where(tighter, residual, state.residual),
+        dual_objective=greatest,
+        steps=steps,
+        idle=idle,
+        status=Status.where(sound, status, Status.nonfinite),
+    )
+
+
+def _repenalise(settings: SpectrahedronSplitting, prepared: Prepared, state: State) -> State:
+    """Move the penalties towards their multiples of |y| / |s|; s and y stay what they are."""
+    point = state.point
+    projected = _project(point.matrices)
+    penalty = _towards(
+        point.penalty,
+        MATRIX_RATIO,
+        point.penalty * norm(projected - point.matrices),
+        norm(projected),
+    )
+    coupling = point.coupling
+    early = state.steps <= LAST_MOVE
+    penalty = jnp.where(early, penalty, point.penalty)
+    matrices = projected - (projected - point.matrices) * (point.penalty / penalty)
+    outputs = None
+    if point.outputs is not None:
+        fitted = _fitted(prepared.samples, point)
+        old = point.penalty * point.coupling**2
+        multiplier = old * norm(fitted - point.outputs) / point.coupling
+        new = _towards(old, OUTPUT_RATIO, multiplier, norm(fitted) / point.coupling)
+        new = jnp.where(early, new, old)
+        coupling = jnp.sqrt(new / penalty)
+        shift = (point.outputs - fitted) / point.coupling * (old / new)
+        outputs = coupling * (fitted / point.coupling + shift)
+    changed = (penalty != point.penalty) | (jnp.abs(coupling - point.coupling) > 1e-3 * coupling)
+    moved = SplittingPoint(matrices, outputs, penalty, coupling, point.weight_decay)
+    following = jax.tree.map(lambda a, b: jnp.where(changed, a, b), moved, point)
+    acceleration = state.acceleration
+    if acceleration is not None:
+        flat, _ = ravel_pytree((following.matrices, following.outputs))
+        fresh = eqx.tree_at(lambda a: a.image, anderson.restart(acceleration), flat)
+        acceleration = jax.tree.map(lambda a, b: jnp.where(changed, a, b), fresh, acceleration)
+    return eqx.tree_at(
+        lambda s: (s.point, s.acceleration),
+        state,
+        (following, acceleration),
+        is_leaf=lambda node: node is None,
+    )
+
+
+def _towards(penalty: Array, multiple: float, multiplier: Array, size: Array) -> Array:
+    """The penalty in force from now on: `multiple` |y| / |s|, if this is clearly another."""
+    ratio = multiple * multiplier / (size * penalty)
+    known = jnp.isfinite(ratio) & (ratio > 0)
+    clear = known & ((ratio > CLEAR) | (ratio < 1 / CLEAR))
+    return penalty * jnp.where(clear, jnp.clip(ratio, 1 / LARGEST_MOVE, LARGEST_MOVE), 1)
+
+
+def _run(
+    settings: SpectrahedronSplitting,
+    prepared: Prepared,
+    weight_decay: Array,
+    start: SplittingPoint | None,
+) -> SpectrahedronSolution:
+    state = jax.lax.while_loop(
+        lambda state: state.status == Status.running,
+        lambda state: _block(settings, prepared, state),
+        _begin(settings, prepared, weight_decay, start),
+    )
+    forms = prepared.samples.forms
+    outputs = state.matrices.shape[1]
+    full = bordered(forms, jnp.concatenate([state.matrices[0], state.matrices[1]]))
+    return SpectrahedronSolution(
+        positive=full[:outputs],
+        negative=full[outputs:],
+        residual=state.residual,
+        objective=state.objective,
+        dual_objective=state.dual_objective,
+        status=state.status,
+        steps=state.steps,
+        point=state.point,
+    )
+
+
+def solve_spectrahedron(
+    problem: TrainingProblem,
+    settings: SpectrahedronSplitting | None = None,
+    *,
+    sample_weights: Any = None,
+    warm_start: SpectrahedronSolution | None = None,
+) -> SpectrahedronSolution:
+    """The global optimum of training with a polynomial activation; any loss, `jit` and `vmap`.
+
+    **Arguments:** a `problem` with `activation=Polynomial(a, b, c)`; `settings`; `sample_weights`
+    (n,), nonnegative factors of the samples' losses, where 0 leaves a sample out (a fold is a vector
+    of zeros and ones: `vmap` over it, or over weight decays); `warm_start`, a solution of a problem of
+    the same shapes, for instance at another weight decay.
+
+    **Returns** a `SpectrahedronSolution`; read its `status`. Nothing is raised for a poor solve.
+
+    **Raises** a `ValueError` for another activation and for weights that do not fit.
+    """
+    settings = SpectrahedronSplitting() if settings is None else settings
+    prepared = prepare(samples_of(problem, sample_weights))
+    start = None if warm_start is None else warm_start.point
+    return _run(settings, prepared, jnp.asarray(problem.weight_decay), start)
+
+
+class SpectrahedronPath(eqx.Module):
+    """Solutions along weight decays, a leading axis w in all their arrays, and their widths m*."""
+
+    weight_decays: Float[Array, " w"]
+    solutions: SpectrahedronSolution
+    widths: Int[Array, " w"]
+
+
+def spectrahedron_path(
+    problem: TrainingProblem,
+    weight_decays: Any,
+    settings: SpectrahedronSplitting | None = None,
+    *,
+    sample_weights: Any = None,
+) -> SpectrahedronPath:
+    """The optimum at every one of `weight_decays` (w,), each from the one before; `jit` and `vmap`.
+
+    Phi'Phi is diagonalised once. From large to small is the natural order. The problem's own weight
+    decay plays no part. `widths` are the effective widths m* (`effective_width`).
+
+    **Raises** a `ValueError` for weight decays that are not a vector of positive finite numbers, and
+    as `solve_spectrahedron` does.
+    """
+    settings = SpectrahedronSplitting() if settings is None else settings
+    samples = samples_of(problem, sample_weights)
+    weight_decays = jnp.asarray(weight_decays, samples.targets.dtype)
+    if weight_decays.ndim != 1 or not weight_decays.size:
+        raise ValueError(
+            f"weight_decays must have shape (w,) with w >= 1; got {weight_decays.shape}."
+        )
+    if not isinstance(weight_decays, jax.core.Tracer) and not bool(
+        jnp.all((weight_decays > 0) & jnp.isfinite(weight_decays))
+    ):
+        raise ValueError(f"weight_decays must be positive and finite; got {weight_decays}.")
+    prepared = prepare(samples)
+    first = _begin(settings, prepared, weight_decays[0], None).point
+
+    def solve_next(point, weight_decay):
+        found = _run(settings, prepared, weight_decay, point)
+        return found.point, found
+
+    _, solutions = jax.lax.scan(solve_next, first, weight_decays)
+    widths = jax.vmap(effective_width)(solutions.positive, solutions.negative)
+    return SpectrahedronPath(weight_decays, solutions, widths)
