@@ -9,8 +9,6 @@ for every output k. Its multipliers are the matrices Z_k and Z'_k of their progr
 Derivation: docs/math.md, section "Neural spectrahedra".
 """
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp

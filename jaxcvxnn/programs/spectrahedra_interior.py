@@ -94,7 +94,6 @@ class SpectrahedraForm(AbstractInteriorForm):
             return blocks[0]
         identity = jnp.eye(outputs, dtype=blocks.dtype)
         full = jnp.swapaxes(blocks, 0, 1)[:, :, :, None] * identity[None, :, None, :]
-        full = jnp.moveaxis(full, 1, 1)
         return full.reshape(self.size, self.size)
 
     def initial(self):

@@ -21,7 +21,6 @@ from ..problem import TrainingProblem
 from ..products import dot
 from .quadratic_forms import QuadraticForms
 
-
 # By how many units of rounding a residual is shrunk.
 DOMAIN_ROUNDING = 64
 

@@ -3,7 +3,8 @@
 With M = Z - Z' and q = sigma f(X), one step from the splitting variable p = (P, P', q) with s =
 (proj P, proj P', sigma prox_L(q / sigma)) solves a linear problem for x,
 
-    min over <G, Z> = <G, Z'> = 0 of  wd/2 tr(Z + Z') + penalty/2 ||(Z, Z', sigma <F_i, Z - Z'>) - (2 s - p)||^2
+    min  wd/2 tr(Z + Z') + penalty/2 ||(Z, Z', sigma <F_i, Z - Z'>) - (2 s - p)||^2
+    s.t. <G, Z> = <G, Z'> = 0
 
 and moves p by relaxation (x - s), accelerated by Anderson's method. The squared loss stays in the
 linear problem, on at most D rows, and there is no q. A step costs two eigendecompositions of order s
@@ -193,6 +194,8 @@ def prepare(samples: Samples) -> Prepared:
 
 
 class State(eqx.Module):
+    """What a block starts from."""
+
     point: SplittingPoint
     acceleration: anderson.AndersonState | None
     matrices: Float[Array, "2 c s s"]  # the best feasible point
@@ -210,8 +213,8 @@ MATRIX_RATIO, OUTPUT_RATIO = 3.0, 3.0
 CLEAR, LARGEST_MOVE, LAST_MOVE = 3.0, 10.0, 2000
 # The first sigma, in units of 1 / ||Phi||.
 FIRST_COUPLING = 5.0
-# After so many checks in which the gap lost less than a thousandth nothing more is expected.
-PATIENCE = 40
+# After so many checks in which the gap lost less than this part of it nothing more is expected.
+PATIENCE, PROGRESS = 40, 1e-3
 
 
 def _begin(
@@ -307,58 +310,71 @@ def _advance(
 
 def _block(settings: SpectrahedronSplitting, prepared: Prepared, state: State) -> State:
     """`check_every` steps, one check of both bounds, and perhaps other penalties."""
-    flat, unravel = ravel_pytree((state.point.matrices, state.point.outputs))
+    before = state.point
+    flat, unravel = ravel_pytree((before.matrices, before.outputs))
     ridge = 1e-10 if flat.dtype == jnp.float64 else 1e-6
 
     def at(flat):
         matrices, outputs = unravel(flat)
         return SplittingPoint(
-            matrices,
-            outputs,
-            state.point.penalty,
-            state.point.coupling,
-            state.point.weight_decay,
+            matrices, outputs, before.penalty, before.coupling, before.weight_decay
         )
 
     def step(_, carry):
-        flat, acceleration = carry
-        following, _ = _advance(settings, prepared, at(flat))
+        flat, acceleration, _ = carry
+        following, change = _advance(settings, prepared, at(flat))
         image, _ = ravel_pytree((following.matrices, following.outputs))
         if acceleration is None:
-            return image, None
-        return anderson.accelerate(acceleration, flat, image, regularization=ridge, growth=2.0)
+            return image, None, change
+        following, acceleration = anderson.accelerate(
+            acceleration, flat, image, regularization=ridge, growth=2.0
+        )
+        return following, acceleration, change
 
-    flat, acceleration = jax.lax.fori_loop(
-        0, settings.check_every, step, (flat, state.acceleration)
+    nothing = jnp.zeros_like(before.matrices[0])
+    flat, acceleration, change = jax.lax.fori_loop(
+        0, settings.check_every, step, (flat, state.acceleration, nothing)
     )
     point = at(flat)
-    checked = _check(settings, prepared, state, point)
-    checked = eqx.tree_at(
+    projected = _project(after(point.matrices, change))
+    fitted = None if point.outputs is None else _fitted(prepared.samples, point)
+    following = _check(settings, prepared, state, point, projected, fitted, change)
+    moved, changed = _repenalised(point, projected, fitted, following.steps <= LAST_MOVE)
+    point = jax.tree.map(lambda a, b: jnp.where(changed, a, b), moved, point)
+    if acceleration is not None:
+        flat, _ = ravel_pytree((point.matrices, point.outputs))
+        fresh = eqx.tree_at(lambda a: a.image, anderson.restart(acceleration), flat)
+        acceleration = jax.tree.map(lambda a, b: jnp.where(changed, a, b), fresh, acceleration)
+    return eqx.tree_at(
         lambda s: (s.point, s.acceleration),
-        checked,
+        following,
         (point, acceleration),
         is_leaf=lambda node: node is None,
     )
-    return _repenalise(settings, prepared, checked)
 
 
 def _check(
-    settings: SpectrahedronSplitting, prepared: Prepared, state: State, point: SplittingPoint
+    settings: SpectrahedronSplitting,
+    prepared: Prepared,
+    state: State,
+    point: SplittingPoint,
+    projected: Float[Array, "2 c s s"],
+    fitted: Float[Array, "n c"] | None,
+    change: Float[Array, "c s s"],
 ) -> State:
+    """The state with what is best of it and of this point, and the status that the gap gives."""
     samples = prepared.samples
     forms, weight_decay = samples.forms, point.weight_decay
-    image, change = _advance(settings, prepared, point)
-    feasible = jax.vmap(lambda z: balanced(forms, z))(_project(image.matrices))
+    feasible = jax.vmap(lambda z: balanced(forms, z))(projected)
     outputs = forms.outputs(feasible[0] - feasible[1])
     total = mass(forms, feasible[0]) + mass(forms, feasible[1])
     objective = samples.value(outputs) + weight_decay * total
-    if point.outputs is None:
+    if fitted is None:
         dual = samples.gradient(forms.outputs(change))
     else:
-        # The difference first: where the prox moves nothing it is exactly zero.
-        step = 1 / (point.penalty * point.coupling**2)
-        reached = point.outputs / point.coupling
-        dual = (reached - samples.prox(reached, step)) / step
+        # Both are divided first: where the prox moves nothing the difference is exactly zero.
+        reached, proximal = point.outputs / point.coupling, fitted / point.coupling
+        dual = point.penalty * point.coupling**2 * (reached - proximal)
     residual, bound = samples.better_dual(
         after(samples.gradient(outputs), objective), dual, weight_decay
     )
@@ -366,7 +382,7 @@ def _check(
     least = jnp.where(better, objective, state.objective)
     greatest = jnp.where(tighter, bound, state.dual_objective)
     gap, before = least - greatest, state.objective - state.dual_objective
-    idle = jnp.where(gap < (1 - 1e-3) * before, 0, state.idle + 1)
+    idle = jnp.where(gap < (1 - PROGRESS) * before, 0, state.idle + 1)
     steps = state.steps + settings.check_every
     tolerance = settings.tolerance_for(gap.dtype) * jnp.abs(least)
     stopped = (steps >= settings.max_steps) | (idle >= PATIENCE)
@@ -388,44 +404,28 @@ def _check(
     )
 
 
-def _repenalise(settings: SpectrahedronSplitting, prepared: Prepared, state: State) -> State:
-    """Move the penalties towards their multiples of |y| / |s|; s and y stay what they are."""
-    point = state.point
-    projected = _project(point.matrices)
-    penalty = _towards(
-        point.penalty,
-        MATRIX_RATIO,
-        point.penalty * norm(projected - point.matrices),
-        norm(projected),
-    )
-    coupling = point.coupling
-    early = state.steps <= LAST_MOVE
-    penalty = jnp.where(early, penalty, point.penalty)
-    matrices = projected - (projected - point.matrices) * (point.penalty / penalty)
-    outputs = None
-    if point.outputs is not None:
-        fitted = _fitted(prepared.samples, point)
-        old = point.penalty * point.coupling**2
-        multiplier = old * norm(fitted - point.outputs) / point.coupling
-        new = _towards(old, OUTPUT_RATIO, multiplier, norm(fitted) / point.coupling)
-        new = jnp.where(early, new, old)
-        coupling = jnp.sqrt(new / penalty)
-        shift = (point.outputs - fitted) / point.coupling * (old / new)
-        outputs = coupling * (fitted / point.coupling + shift)
-    changed = (penalty != point.penalty) | (jnp.abs(coupling - point.coupling) > 1e-3 * coupling)
+def _repenalised(
+    point: SplittingPoint,
+    projected: Float[Array, "2 c s s"],
+    fitted: Float[Array, "n c"] | None,
+    early: Array,
+) -> tuple[SplittingPoint, Array]:
+    """The point with the penalties of its |y| / |s|, and whether one changed; s and y stay."""
+    distance = projected - point.matrices
+    wanted = _towards(point.penalty, MATRIX_RATIO, point.penalty * norm(distance), norm(projected))
+    penalty = jnp.where(early, wanted, point.penalty)
+    changed = penalty != point.penalty
+    matrices = projected - distance * (point.penalty / penalty)
+    if fitted is None:
+        moved = SplittingPoint(matrices, None, penalty, point.coupling, point.weight_decay)
+        return moved, changed
+    old, distance = point.penalty * point.coupling**2, (fitted - point.outputs) / point.coupling
+    wanted = _towards(old, OUTPUT_RATIO, old * norm(distance), norm(fitted / point.coupling))
+    new = jnp.where(early, wanted, old)
+    coupling = jnp.sqrt(new / penalty)
+    outputs = coupling * (fitted / point.coupling - distance * (old / new))
     moved = SplittingPoint(matrices, outputs, penalty, coupling, point.weight_decay)
-    following = jax.tree.map(lambda a, b: jnp.where(changed, a, b), moved, point)
-    acceleration = state.acceleration
-    if acceleration is not None:
-        flat, _ = ravel_pytree((following.matrices, following.outputs))
-        fresh = eqx.tree_at(lambda a: a.image, anderson.restart(acceleration), flat)
-        acceleration = jax.tree.map(lambda a, b: jnp.where(changed, a, b), fresh, acceleration)
-    return eqx.tree_at(
-        lambda s: (s.point, s.acceleration),
-        state,
-        (following, acceleration),
-        is_leaf=lambda node: node is None,
-    )
+    return moved, changed | (new != old)
 
 
 def _towards(penalty: Array, multiple: float, multiplier: Array, size: Array) -> Array:
