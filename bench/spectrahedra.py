@@ -94,18 +94,21 @@ def price(X: np.ndarray, R: np.ndarray) -> float:
     return max(found)
 
 
-def judge(X: np.ndarray, y: np.ndarray, weight_decay: float, found: Found) -> tuple[float, ...]:
+def judge(
+    X: np.ndarray, y: np.ndarray, weight_decay: float, found: Found
+) -> tuple[float, float, float]:
     """(objective, lower bound, violation) of the returned matrices."""
     (Z, off), (W, other) = feasible(found.positive), feasible(found.negative)
     R = outputs(X, Z - W) - y
     objective = R @ R / 2 + weight_decay * (Z[-1, -1] + W[-1, -1])
     scale = min(weight_decay / price(X, R), -(R @ y) / (R @ R))
-    return objective, -scale * (R @ y) - scale**2 * (R @ R) / 2, max(off, other)
+    lower = -scale * (R @ y) - scale**2 * (R @ R) / 2
+    return float(objective), float(lower), max(off, other)
 
 
 def timed(run: Callable[[], Any], repeats: int) -> tuple[Any, float]:
     """The last result and the median time, after one run that warms up."""
-    jax.block_until_ready(run())
+    result = jax.block_until_ready(run())
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -162,8 +165,8 @@ def peer(X: np.ndarray, y: np.ndarray, weight_decay: float, solver: str, cap: fl
     Z, W = cp.Variable((size, size), PSD=True), cp.Variable((size, size), PSD=True)
     fitted = lifted(X) @ cp.vec(Z - W, order="F")
     objective = cp.sum_squares(fitted - y) / 2 + weight_decay * (Z[-1, -1] + W[-1, -1])
-    balance = [cp.trace(M[:-1, :-1]) == M[-1, -1] for M in (Z, W)]
-    problem = cp.Problem(cp.Minimize(objective), balance)
+    balance = [cp.trace(M[:-1, :-1]) - M[-1, -1] for M in (Z, W)]
+    problem = cp.Problem(cp.Minimize(objective), [cp.Zero(part) for part in balance])
     limits = {
         "scs": {"time_limit_secs": cap, "eps": 1e-6, "max_iters": 100000},
         "clarabel": {"time_limit": cap},
@@ -185,7 +188,9 @@ def report(n: int, d: int, weight_decay: float, found: list[Found]) -> None:
     """One block of the table."""
     X, y = planted(n, d)
     judged = [
-        judge(X, y, weight_decay, one) if np.all(np.isfinite(one.positive)) else (np.nan,) * 3
+        judge(X, y, weight_decay, one)
+        if np.all(np.isfinite(one.positive))
+        else (np.nan, np.nan, np.nan)
         for one in found
     ]
     best = np.nanmax([lower for _, lower, _ in judged])

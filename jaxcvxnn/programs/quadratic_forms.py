@@ -46,6 +46,11 @@ class QuadraticForms(eqx.Module):
         return self.features.shape[1] + (not self.square)
 
     @property
+    def trace_price(self) -> float:
+        """What weight decay takes for a unit of tr Z: Z_4 is half of it, or tr Z_1 is all of it."""
+        return 1.0 if self.square else 0.5
+
+    @property
     def coordinates(self) -> int:
         """s (s + 1) / 2, the numbers in a symmetric matrix."""
         return self.side * (self.side + 1) // 2

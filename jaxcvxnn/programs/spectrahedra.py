@@ -3,9 +3,10 @@
 The dual (28) of Bartan and Pilanci (2021), with the forms' parts orthogonal to G = diag(1, ..., 1, -1):
 
     -p* = min  1/2 ||R||^2 + <R, Y>
-    s.t. weight_decay/2 I + sum_i R_ik F_i - rho_k G,  weight_decay/2 I - sum_i R_ik F_i - rho'_k G  PSD
+    s.t. wd/2 I + sum_i R_ik F_i - rho_k G,  wd/2 I - sum_i R_ik F_i - rho'_k G  PSD
 
-for every output k. Its multipliers are the matrices Z_k and Z'_k of their program (21).
+for every output k; for the square activation with wd I and without rho. The multipliers are the
+matrices Z_k and Z'_k of their program (21).
 Derivation: docs/math.md, section "Neural spectrahedra".
 """
 
@@ -92,6 +93,7 @@ class SpectrahedraProgram(AbstractConeProgram[RowFactor]):
     targets: Float[Array, "k c"]  # Y / t
     signs: Float[Array, " s"] | None
     side: int = eqx.field(static=True)
+    trace_price: float = eqx.field(static=True)
 
     @property
     def solvable(self):
@@ -124,8 +126,8 @@ class SpectrahedraProgram(AbstractConeProgram[RowFactor]):
         return -across, self._on_signs(y)
 
     def offset(self):
-        half = jnp.eye(self.side, dtype=self.rows.dtype) / 2
-        matrices = jnp.broadcast_to(half, (self.targets.shape[1], self.side, self.side))
+        price = self.trace_price * jnp.eye(self.side, dtype=self.rows.dtype)
+        matrices = jnp.broadcast_to(price, (self.targets.shape[1], self.side, self.side))
         return matrices, matrices
 
     def project(self, s):
@@ -196,6 +198,7 @@ class NeuralSpectrahedron(AbstractTrainingProgram[SpectrahedraData, Spectrahedra
             targets=data.loss.targets / _unit(data),
             signs=None if square else signs,
             side=side,
+            trace_price=data.forms.trace_price,
         )
 
     def default_solver(self, program):

@@ -13,6 +13,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from ..activations import Polynomial
@@ -109,7 +110,7 @@ def samples_of(problem: TrainingProblem, weights: Any = None) -> Samples:
                 f"sample_weights must have shape ({features.shape[0]},), one per sample; got "
                 f"{weights.shape}."
             )
-        if not isinstance(weights, jax.core.Tracer) and not bool(
+        if not isinstance(weights, Tracer) and not bool(
             jnp.all(jnp.isfinite(weights) & (weights >= 0))
         ):
             raise ValueError("sample_weights must be finite and nonnegative.")

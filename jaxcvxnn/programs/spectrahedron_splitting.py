@@ -19,6 +19,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
@@ -27,7 +28,7 @@ from jaxcone import Status, after, anderson, norm, project_psd, smat, svec
 from ..losses import Squared
 from ..problem import TrainingProblem
 from ..products import dot
-from .quadratic_forms import Compressed, compress
+from .quadratic_forms import QuadraticForms, compress
 from .spectrahedron_points import (
     Samples,
     balanced,
@@ -115,9 +116,12 @@ class SpectrahedronSolution(eqx.Module):
 
 
 class AbstractGram(eqx.Module):
-    """Solves with 1/2 I + kappa Phi'Phi for any kappa, from one eigendecomposition."""
+    """Solves with 1/2 I + kappa Phi'Phi for any kappa; Phi'Phi may hold the samples' weights."""
 
-    values: eqx.AbstractVar[Float[Array, " k"]]
+    @property
+    @abc.abstractmethod
+    def largest(self) -> Float[Array, ""]:
+        """The largest eigenvalue of Phi'Phi, of which a rough idea is enough."""
 
     @abc.abstractmethod
     def solve(self, kappa: Array, right: Float[Array, "c D"]) -> Float[Array, "c D"]:
@@ -130,6 +134,10 @@ class CoordinateGram(AbstractGram):
     values: Float[Array, " D"]
     basis: Float[Array, "D D"]
 
+    @property
+    def largest(self):
+        return self.values[-1]
+
     def solve(self, kappa, right):
         return dot(dot(right, self.basis) / (0.5 + kappa * self.values), self.basis.T)
 
@@ -141,26 +149,75 @@ class SampleGram(AbstractGram):
     basis: Float[Array, "k k"]
     rows: Float[Array, "k D"]
 
+    @property
+    def largest(self):
+        return self.values[-1]
+
     def solve(self, kappa, right):
         # (1/2 I + kappa Phi'Phi)^-1 = 2 (I - Phi' (Phi Phi' + I / (2 kappa))^-1 Phi).
         rotated = dot(dot(right, self.rows.T), self.basis) * (kappa / (0.5 + kappa * self.values))
         return 2 * right - 2 * dot(dot(rotated, self.basis.T), self.rows)
 
 
-def _gram(rows: Float[Array, "k D"], samples: int) -> AbstractGram:
-    if samples > rows.shape[1]:
-        values, basis = jnp.linalg.eigh(dot(rows.T, rows))
-        return CoordinateGram(jnp.maximum(values, 0), basis)
-    values, basis = jnp.linalg.eigh(dot(rows, rows.T))
-    return SampleGram(jnp.maximum(values, 0), basis, rows)
+class ProductGram(AbstractGram):
+    """Phi'Phi by products with the forms alone, O(n f^2) each: conjugate gradients."""
+
+    forms: QuadraticForms
+    weights: Float[Array, " n"] | None
+
+    @property
+    def largest(self):
+        size, dtype = self.forms.coordinates, self.forms.features.dtype
+        start = jnp.ones((1, size), dtype) / size**0.5
+        image = jax.lax.fori_loop(0, POWER_ROUNDS, lambda _, v: self._unit(self._apply(v)), start)
+        return norm(self._apply(image))
+
+    def solve(self, kappa, right):
+        tolerance = 100 * float(jnp.finfo(right.dtype).eps)
+        found, _ = jax.scipy.sparse.linalg.cg(
+            lambda m: m / 2 + kappa * self._apply(m), right, tol=tolerance, maxiter=MOST_PRODUCTS
+        )
+        return found
+
+    def _apply(self, vectors: Float[Array, "c D"]) -> Float[Array, "c D"]:
+        outputs = self.forms.outputs(self.forms.balance(jax.vmap(smat)(vectors)))
+        weighted = outputs if self.weights is None else self.weights[:, None] * outputs
+        return jax.vmap(svec)(self.forms.balance(self.forms.adjoint(weighted)))
+
+    @staticmethod
+    def _unit(vectors: Array) -> Array:
+        length = norm(vectors)
+        return vectors / jnp.where(length > 0, length, 1)
+
+
+POWER_ROUNDS, MOST_PRODUCTS = 20, 200
+# Up to this order Phi'Phi or Phi Phi' is diagonalised; see docs/math.md.
+LARGEST_GRAM = 2500
+
+
+def _gram_and_pull(samples: Samples) -> tuple[AbstractGram, Float[Array, "c s s"]]:
+    """Phi'Phi and Phi'Y, both with the weights if the loss is the squared one."""
+    forms, count = samples.forms, samples.targets.shape[0]
+    weights = samples.weights if isinstance(samples.loss, Squared) else None
+    if min(count, forms.coordinates) > LARGEST_GRAM:
+        weighted = samples.targets if weights is None else weights[:, None] * samples.targets
+        return ProductGram(forms, weights), forms.balance(forms.adjoint(weighted))
+    loss = compress(forms, samples.targets, weights)
+    pulled = jax.vmap(smat, in_axes=1)(dot(loss.rows.T, loss.targets))
+    if count > forms.coordinates:
+        values, basis = jnp.linalg.eigh(dot(loss.rows.T, loss.rows))
+        return CoordinateGram(jnp.maximum(values, 0), basis), pulled
+    values, basis = jnp.linalg.eigh(dot(loss.rows, loss.rows.T))
+    return SampleGram(jnp.maximum(values, 0), basis, loss.rows), pulled
 
 
 class Prepared(eqx.Module):
-    """What depends on the samples alone: Phi'Phi in its eigenbasis, Phi'Y and two sizes."""
+    """What depends on the samples alone: Phi'Phi, its largest eigenvalue, Phi'Y and ||Z||, about."""
 
     samples: Samples
     gram: AbstractGram
     pulled: Float[Array, "c s s"]
+    largest: Float[Array, ""]
     size: Float[Array, ""]
 
     @property
@@ -181,14 +238,11 @@ GUESS_RIDGE = 1e-3
 
 def prepare(samples: Samples) -> Prepared:
     """Compress and diagonalise, once for all weight decays."""
-    forms = samples.forms
-    quadratic = isinstance(samples.loss, Squared)
-    loss: Compressed = compress(forms, samples.targets, samples.weights if quadratic else None)
-    gram = _gram(loss.rows, samples.targets.shape[0])
-    pulled = jax.vmap(smat, in_axes=1)(dot(loss.rows.T, loss.targets))
-    prepared = Prepared(samples, gram, pulled, jnp.zeros((), pulled.dtype))
-    largest = jnp.max(gram.values)
-    kappa = 0.5 / (GUESS_RIDGE * jnp.where(largest > 0, largest, 1))
+    gram, pulled = _gram_and_pull(samples)
+    largest = gram.largest
+    largest = jnp.where(largest > 0, largest, 1)
+    prepared = Prepared(samples, gram, pulled, largest, jnp.zeros_like(largest))
+    kappa = 0.5 / (GUESS_RIDGE * largest)
     size = norm(prepared.solve(kappa, kappa * pulled))
     return eqx.tree_at(lambda p: p.size, prepared, jnp.where(size > 0, size, 1))
 
@@ -227,12 +281,11 @@ def _begin(
     dtype = samples.targets.dtype
     outputs, side = samples.targets.shape[1], samples.forms.side
     zeros = jnp.zeros((2, outputs, side, side), dtype)
-    largest = jnp.max(prepared.gram.values)
     own = SplittingPoint(
         matrices=zeros,
         outputs=None if prepared.quadratic else jnp.zeros_like(samples.targets),
         penalty=weight_decay / prepared.size,
-        coupling=FIRST_COUPLING / jnp.sqrt(jnp.where(largest > 0, largest, 1)),
+        coupling=FIRST_COUPLING / jnp.sqrt(prepared.largest),
         weight_decay=weight_decay,
     )
     point = own if start is None else _moved(start, own, prepared)
@@ -257,8 +310,8 @@ def _moved(start: SplittingPoint, own: SplittingPoint, prepared: Prepared) -> Sp
         lambda p: (p.penalty, p.weight_decay), start, (start.penalty * change, own.weight_decay)
     )
     if start.outputs is not None:
-        fitted = _fitted(prepared.samples, start)
-        moved = fitted - (fitted - start.outputs) / change
+        fitted, shift = _proximal(prepared.samples, start)
+        moved = start.coupling * (fitted - shift / change)
         scaled = eqx.tree_at(lambda p: p.outputs, scaled, moved)
     sound = jnp.all(jnp.isfinite(ravel_pytree(start)[0]))
     return jax.tree.map(lambda a, b: jnp.where(sound, a, b), scaled, own)
@@ -268,10 +321,14 @@ def _project(matrices: Float[Array, "2 c s s"]) -> Float[Array, "2 c s s"]:
     return jax.vmap(jax.vmap(project_psd))(matrices)
 
 
-def _fitted(samples: Samples, point: SplittingPoint) -> Float[Array, "n c"]:
-    """sigma z, z the prox of the loss at q / sigma."""
-    step = 1 / (point.penalty * point.coupling**2)
-    return point.coupling * samples.prox(point.outputs / point.coupling, step)
+def _proximal(
+    samples: Samples, point: SplittingPoint
+) -> tuple[Float[Array, "n c"], Float[Array, "n c"]]:
+    """z, the prox of the loss at q / sigma, and z - q / sigma, exactly zero where nothing moves."""
+    assert point.outputs is not None
+    reached = point.outputs / point.coupling
+    proximal = samples.prox(reached, 1 / (point.penalty * point.coupling**2))
+    return proximal, proximal - reached
 
 
 def _linear(
@@ -280,7 +337,8 @@ def _linear(
     """(Z + Z', Z - Z') of the linear problem at 2 s - p."""
     forms = prepared.samples.forms
     identity = jnp.eye(forms.side, dtype=reflected.dtype)
-    total = reflected[0] + reflected[1] - point.weight_decay / point.penalty * identity
+    price = forms.trace_price * point.weight_decay / point.penalty
+    total = reflected[0] + reflected[1] - 2 * price * identity
     half = (reflected[0] - reflected[1]) / 2
     if outputs is None:
         change = prepared.solve(1 / point.penalty, half + prepared.pulled / point.penalty)
@@ -294,18 +352,21 @@ def _advance(
     settings: SpectrahedronSplitting, prepared: Prepared, point: SplittingPoint
 ) -> tuple[SplittingPoint, Float[Array, "c s s"]]:
     """The next p, and Z - Z' of the linear problem."""
-    forms = prepared.samples.forms
     relaxation = jnp.asarray(settings.relaxation, point.penalty.dtype)
     projected = _project(point.matrices)
-    fitted = None if point.outputs is None else _fitted(prepared.samples, point)
-    reflected = None if fitted is None else 2 * fitted - point.outputs
-    total, change = _linear(prepared, point, 2 * projected - point.matrices, reflected)
+    reflected = 2 * projected - point.matrices
+    if point.outputs is None:
+        total, change = _linear(prepared, point, reflected, None)
+        outputs = None
+    else:
+        fitted, shift = _proximal(prepared.samples, point)
+        total, change = _linear(prepared, point, reflected, point.coupling * (fitted + shift))
+        reached = prepared.samples.forms.outputs(change)
+        outputs = point.outputs + relaxation * point.coupling * (reached - fitted)
     solved = jnp.stack([total + change, total - change]) / 2
     matrices = point.matrices + relaxation * (solved - projected)
-    if fitted is None:
-        return eqx.tree_at(lambda p: p.matrices, point, matrices), change
-    outputs = point.outputs + relaxation * (point.coupling * forms.outputs(change) - fitted)
-    return eqx.tree_at(lambda p: (p.matrices, p.outputs), point, (matrices, outputs)), change
+    following = SplittingPoint(matrices, outputs, point.penalty, point.coupling, point.weight_decay)
+    return following, change
 
 
 def _block(settings: SpectrahedronSplitting, prepared: Prepared, state: State) -> State:
@@ -337,9 +398,9 @@ def _block(settings: SpectrahedronSplitting, prepared: Prepared, state: State) -
     )
     point = at(flat)
     projected = _project(after(point.matrices, change))
-    fitted = None if point.outputs is None else _fitted(prepared.samples, point)
-    following = _check(settings, prepared, state, point, projected, fitted, change)
-    moved, changed = _repenalised(point, projected, fitted, following.steps <= LAST_MOVE)
+    proximal = None if point.outputs is None else _proximal(prepared.samples, point)
+    following = _check(settings, prepared, state, point, projected, proximal, change)
+    moved, changed = _repenalised(point, projected, proximal, following.steps <= LAST_MOVE)
     point = jax.tree.map(lambda a, b: jnp.where(changed, a, b), moved, point)
     if acceleration is not None:
         flat, _ = ravel_pytree((point.matrices, point.outputs))
@@ -359,7 +420,7 @@ def _check(
     state: State,
     point: SplittingPoint,
     projected: Float[Array, "2 c s s"],
-    fitted: Float[Array, "n c"] | None,
+    proximal: tuple[Float[Array, "n c"], Float[Array, "n c"]] | None,
     change: Float[Array, "c s s"],
 ) -> State:
     """The state with what is best of it and of this point, and the status that the gap gives."""
@@ -369,12 +430,10 @@ def _check(
     outputs = forms.outputs(feasible[0] - feasible[1])
     total = mass(forms, feasible[0]) + mass(forms, feasible[1])
     objective = samples.value(outputs) + weight_decay * total
-    if fitted is None:
+    if proximal is None:
         dual = samples.gradient(forms.outputs(change))
     else:
-        # Both are divided first: where the prox moves nothing the difference is exactly zero.
-        reached, proximal = point.outputs / point.coupling, fitted / point.coupling
-        dual = point.penalty * point.coupling**2 * (reached - proximal)
+        dual = -point.penalty * point.coupling**2 * proximal[1]
     residual, bound = samples.better_dual(
         after(samples.gradient(outputs), objective), dual, weight_decay
     )
@@ -407,7 +466,7 @@ def _check(
 def _repenalised(
     point: SplittingPoint,
     projected: Float[Array, "2 c s s"],
-    fitted: Float[Array, "n c"] | None,
+    proximal: tuple[Float[Array, "n c"], Float[Array, "n c"]] | None,
     early: Array,
 ) -> tuple[SplittingPoint, Array]:
     """The point with the penalties of its |y| / |s|, and whether one changed; s and y stay."""
@@ -416,14 +475,15 @@ def _repenalised(
     penalty = jnp.where(early, wanted, point.penalty)
     changed = penalty != point.penalty
     matrices = projected - distance * (point.penalty / penalty)
-    if fitted is None:
+    if proximal is None:
         moved = SplittingPoint(matrices, None, penalty, point.coupling, point.weight_decay)
         return moved, changed
-    old, distance = point.penalty * point.coupling**2, (fitted - point.outputs) / point.coupling
-    wanted = _towards(old, OUTPUT_RATIO, old * norm(distance), norm(fitted / point.coupling))
+    fitted, shift = proximal
+    old = point.penalty * point.coupling**2
+    wanted = _towards(old, OUTPUT_RATIO, old * norm(shift), norm(fitted))
     new = jnp.where(early, wanted, old)
     coupling = jnp.sqrt(new / penalty)
-    outputs = coupling * (fitted / point.coupling - distance * (old / new))
+    outputs = coupling * (fitted - shift * (old / new))
     moved = SplittingPoint(matrices, outputs, penalty, coupling, point.weight_decay)
     return moved, changed | (new != old)
 
@@ -516,7 +576,7 @@ def spectrahedron_path(
         raise ValueError(
             f"weight_decays must have shape (w,) with w >= 1; got {weight_decays.shape}."
         )
-    if not isinstance(weight_decays, jax.core.Tracer) and not bool(
+    if not isinstance(weight_decays, Tracer) and not bool(
         jnp.all((weight_decays > 0) & jnp.isfinite(weight_decays))
     ):
         raise ValueError(f"weight_decays must be positive and finite; got {weight_decays}.")
