@@ -165,7 +165,9 @@ class ConeGroupLasso(AbstractTrainingProgram[ConeLassoData, ConeLassoSolution]):
         return ConeLassoProgram(
             gates=data.gates,
             targets=data.targets.T,
-            weight_decay=jnp.ones_like(data.weight_decay) if data.interpolate else data.weight_decay,
+            weight_decay=jnp.ones_like(data.weight_decay)
+            if data.interpolate
+            else data.weight_decay,
             norm=data.norm,
             interpolate=data.interpolate,
         )

@@ -5,7 +5,6 @@ w's entries for |w|_1. Its cone is E (r, w), a second-order one or nonnegative r
 so that the equations of every step are those of `gates`.
 """
 
-import math
 from typing import TYPE_CHECKING
 
 import equinox as eqx
@@ -45,11 +44,10 @@ class ConeLassoProgram(AbstractConeProgram[GatesFactor]):
     @property
     def norm_rows(self) -> Float[np.ndarray, "e b"]:
         """E: (r, w) for the second-order cone; r - w and r + w, which are to be nonnegative."""
-        features, bounds = self.gates.features.shape[1], self.bounds
+        features = self.gates.features.shape[1]
         if self.norm == 2:
             return np.eye(1 + features)
         of_bounds = np.eye(features) if self.norm == 1 else np.ones((features, 1))
-        assert of_bounds.shape[1] == bounds
         identity = np.eye(features)
         return np.block([[of_bounds, -identity], [of_bounds, identity]])
 
@@ -155,7 +153,7 @@ class ConeLassoProgram(AbstractConeProgram[GatesFactor]):
 
 
 class ConeLassoScaling(Scaling):
-    """x = primal x', y_norms = dual y'; margins have rows `rows` times as long, and fits `fit` times."""
+    """x = primal x', y = dual y' for the norms; margins are `rows` times as long, misfits `fit` times."""
 
     primal: Float[Array, ""]
     dual: Float[Array, ""]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class ConeLassoForm(AbstractInteriorForm):
-    """(cone-lasso), equilibrated, in coordinates: x = the blocks (r, w), s = (E x, margins, misfits)."""
+    """(cone-lasso), equilibrated, in coordinates: x the blocks (r, w), s = (E x, margins, misfits)."""
 
     program: "ConeLassoProgram"
     scaling: "ConeLassoScaling"

@@ -29,7 +29,7 @@ from .gates import Gates, GatesFactor
 # A penalty changes where its primal and dual residuals differ by more than the square of this, and by
 # at most the second factor; the first grows by 1 per so many steps, so that penalties settle.
 CLEAR_IMBALANCE, LARGEST_CHANGE, SETTLING = 2.0, 10.0, 2000.0
-# The sum of norms of an exact fit, in units of what the largest target needs, beyond which there is none.
+# The sum of norms, in units of what the largest target needs, beyond which there is no exact fit.
 INFEASIBLE = 1e6
 
 
@@ -211,7 +211,10 @@ class _Work(eqx.Module):
         pulled = gates.margins_adjoint(penalty * now.margins - now.multipliers)
         blocks = penalty * now.weights - now.forces + pulled
         w, fitted = self.factor.solve(
-            gates, penalty / fit_penalty, blocks / fit_penalty, now.outputs - now.residual / fit_penalty
+            gates,
+            penalty / fit_penalty,
+            blocks / fit_penalty,
+            now.outputs - now.residual / fit_penalty,
         )
         point = relax * w + (1 - relax) * now.weights + now.forces / penalty
         weights = _shrink(point, self.weight_decay / penalty, self.norm)
@@ -230,7 +233,7 @@ class _Work(eqx.Module):
         )
 
     def _primal(self, targets, state: SplitState):
-        """The objective of v, how far it is from feasible, and how far v is from s and z, relatively."""
+        """The objective of v, how far it is from feasible, and how far from s and from z, relatively."""
         weights = state.weights
         fitted, margins = self.gates.fitted(weights), self.gates.margins(weights)
         penalty = self.weight_decay * jnp.sum(lengths(weights, self.norm))
