@@ -1,6 +1,6 @@
 """The best output layer for the neurons of a network, and the residual that prices all others."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -32,7 +32,7 @@ def refit(problem: TrainingProblem, network: AbstractTwoLayer, tolerance: float 
     if not isinstance(problem.activation, LeakyReLU):
         raise ValueError(f"problem: refit takes a LeakyReLU; it has {problem.activation}.")
     problem = in_float64(problem)
-    first, second = unit_neurons(network)
+    first, second = unit_neurons(cast(Any, network))
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     activations = np.asarray(problem.activation(problem.features @ first.T))
     found = solve_group_lasso(

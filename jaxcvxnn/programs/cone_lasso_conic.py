@@ -153,7 +153,7 @@ class ConeLassoProgram(AbstractConeProgram[GatesFactor]):
 
 
 class ConeLassoScaling(Scaling):
-    """x = primal x', y = dual y' for the norms; margins are `rows` times as long, misfits `fit` times."""
+    """x = primal x' and y = dual y'; margins are `rows` times as long, and misfits `fit` times."""
 
     primal: Float[Array, ""]
     dual: Float[Array, ""]

@@ -194,10 +194,13 @@ class _Work(eqx.Module):
 
     def _block(self, targets, end: _End) -> _End:
         count = self.settings.check_every
-        before = jax.lax.fori_loop(
-            0, count - 1, lambda _, state: self._step(targets, state), end.state
-        )
-        state = self._step(targets, before)
+
+        def step(_, carry):
+            state, _, _ = carry
+            return self._step(targets, state), state.weights, state.outputs
+
+        begin = end.state, end.state.weights, end.state.outputs
+        state, *before = jax.lax.fori_loop(0, count, step, begin)
         steps = end.steps + count
         objective, violation, mismatch, misfit = self._primal(targets, state)
         dual = self._dual(targets, state)
@@ -233,7 +236,7 @@ class _Work(eqx.Module):
         )
 
     def _primal(self, targets, state: SplitState):
-        """The objective of v, how far it is from feasible, and how far from s and from z, relatively."""
+        """The objective of v, its violation, and how far v is from s and z, relatively."""
         weights = state.weights
         fitted, margins = self.gates.fitted(weights), self.gates.margins(weights)
         penalty = self.weight_decay * jnp.sum(lengths(weights, self.norm))
@@ -275,14 +278,9 @@ class _Work(eqx.Module):
 
     def _rebalance(self, before, state: SplitState, steps, mismatch, misfit) -> SplitState:
         """Both penalties towards relative primal and dual residuals of one size."""
-        moved = jnp.hypot(
-            _size(state.weights - before.weights), _size(state.margins - before.margins)
-        )
-        forces = jnp.hypot(_size(state.forces), _size(state.multipliers))
-        drift = _ratio(state.penalty * moved, forces)
-        fit_drift = _ratio(
-            state.fit_penalty * _size(state.outputs - before.outputs), _size(state.residual)
-        )
+        moved, fit_moved = _size(state.weights - before[0]), _size(state.outputs - before[1])
+        drift = _ratio(state.penalty * moved, _size(state.forces))
+        fit_drift = _ratio(state.fit_penalty * fit_moved, _size(state.residual))
         clear = CLEAR_IMBALANCE + steps / SETTLING
 
         def factor(primal, dual):
