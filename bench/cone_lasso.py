@@ -240,7 +240,7 @@ def main() -> None:
         if name == "small" or options.cvxpy:
             found.append(with_cvxpy(at))
         if options.pyscnn:
-            found.append(with_pyscnn(at, options.tolerances[-1], options.pyscnn))
+            found += [with_pyscnn(at, t, options.pyscnn) for t in options.tolerances]
         problem = TrainingProblem(at.X, at.y, at.weight_decay)
         lower = max(result.lower for result in found)
         print(f"{name}: X {at.X.shape}, {len(at.patterns)} patterns, lower {lower:.7g}")
