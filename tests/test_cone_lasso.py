@@ -287,10 +287,16 @@ def test_the_cone_program_is_the_same(rng):
 
 
 @pytest.mark.slow
-def test_no_exact_fit_is_proven_by_a_ray():
-    problem = TrainingProblem(np.ones((3, 1)), np.arange(3.0), 0.1)
-    found = solve(problem, ConeGroupLasso(interpolate=True))
-    assert found.status == Status.primal_infeasible
+def test_an_exact_fit_and_none_by_the_cone_program():
+    """Three equal samples: targets of 1 need one neuron of norm 1, different ones have a ray."""
+    X, program = np.ones((3, 1)), ConeGroupLasso(interpolate=True)
+    found = solve(TrainingProblem(X, np.ones(3), 0.1), program)
+    assert found.status == Status.solved
+    np.testing.assert_allclose(found.objective, 1, rtol=1e-7)
+    np.testing.assert_allclose(-np.sum(found.residual), 1, rtol=1e-7)
+    np.testing.assert_allclose(found.weights[0, :, 0, 0], [1, 0], atol=1e-6)
+    none = solve(TrainingProblem(X, np.arange(3.0), 0.1), program)
+    assert none.status == Status.primal_infeasible
 
 
 @pytest.mark.parametrize("norm", [1, 2, math.inf])

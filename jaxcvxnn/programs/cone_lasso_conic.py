@@ -5,8 +5,6 @@ w's entries for |w|_1. Its cone is E (r, w), a second-order one or nonnegative r
 so that the equations of every step are those of `gates`.
 """
 
-from typing import TYPE_CHECKING
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -16,10 +14,8 @@ from jaxtyping import Array, Float
 from jaxcone import AbstractConeProgram, Scaling, project_nonnegative, project_second_order
 
 from ..products import dot
+from .cone_lasso_interior import ConeLassoForm
 from .gates import Gates, GatesFactor
-
-if TYPE_CHECKING:
-    from .cone_lasso_interior import ConeLassoForm
 
 Points = tuple[Array, ...]
 
@@ -101,15 +97,16 @@ class ConeLassoProgram(AbstractConeProgram[GatesFactor]):
 
     def minimize(self, factor, penalty, target, guess):
         del guess  # solved exactly
-        scale = 1 if self.interpolate else penalty
-        right = scale * self.adjoint(target) - self.linear() * (
-            1 / penalty if self.interpolate else 1
-        )
-        bounds = right[..., : self.bounds] / (scale * self._curvature[: self.bounds])
+        pulled, linear = self.adjoint(target), self.linear()
+        if self.interpolate:  # no P: the penalty divides out, and A'A holds the fit
+            shift, right = jnp.ones_like(penalty), pulled - linear / penalty
+        else:
+            shift, right = penalty, penalty * pulled - linear
+        bounds = right[..., : self.bounds] / (shift * self._curvature[: self.bounds])
         nothing = jnp.zeros(self.targets.shape[1], right.dtype)
 
         def solve(blocks):
-            return factor.solve(self.gates, jnp.asarray(scale, right.dtype), blocks, nothing)[0]
+            return factor.solve(self.gates, shift, blocks, nothing)[0]
 
         weights = jax.vmap(solve)(self.weights(right))
         return jnp.concatenate([bounds, weights], axis=-1)
@@ -127,9 +124,7 @@ class ConeLassoProgram(AbstractConeProgram[GatesFactor]):
     def equilibrate(self):
         return _equilibrate(self)
 
-    def interior(self) -> "ConeLassoForm":
-        from .cone_lasso_interior import ConeLassoForm
-
+    def interior(self):
         return ConeLassoForm(*_equilibrate(self))
 
     @property

@@ -83,7 +83,8 @@ class ConeLassoSplit(eqx.Module):
     the margins S_i G w_i. With both `dual_objective` is at most the value of this program, up to
     rounding, however far the iteration got. `violation` is the norm of the margins' negative part,
     over rows of length one and relative to |w|; of an exact fit its relative error, if that is larger.
-    The fields are the worst or the sum over the outputs.
+    Over several outputs the values are added, and the worst of the rest counts. The status
+    `primal_infeasible` says that no exact fit has a sum of norms within 10^6 times max |y| / max |x|.
     """
 
     weights: Float[Array, "c 2 p d"]
