@@ -18,6 +18,7 @@ from jaxcone import (
     PSD,
     AbstractCone,
     ConeProgram,
+    InteriorPoint,
     Nonnegative,
     SecondOrder,
     Splitting,
@@ -36,7 +37,9 @@ from .helpers import (
     lane,
     nearest,
     stack,
+    to_vector,
 )
+from .test_splitting import assert_recomputed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +61,30 @@ CASES = {
 }
 DECADES = [0, 0, 0, 0, 2, 2, 4, 4, 4, 4]  # of the scales of rows and columns, one lane for each
 
-solve = jax.jit(jaxcone.solve)
+solve = jaxcone.solve  # compiled inside, once for each shape
 solve_batch = jax.jit(jax.vmap(jaxcone.solve, in_axes=(0, None)))
+# Both methods keep to one contract.
+ENGINES = {"splitting": Splitting(tolerance=1e-6), "interior point": InteriorPoint()}
+of_both = pytest.mark.parametrize("engine", ENGINES)
+KINDS = {
+    int(getattr(Status, name)._value): name
+    for name in (
+        "running",
+        "solved",
+        "inaccurate",
+        "max_steps",
+        "primal_infeasible",
+        "dual_infeasible",
+        "stalled",
+        "nonfinite",
+    )
+}
+
+
+def lanes(solutions) -> list[Any]:
+    """The solutions of a batch, in NumPy."""
+    found = jax.tree.map(np.asarray, solutions)
+    return [lane(found, k) for k in range(len(found.steps))]
 
 
 def scaled(rng, P, c, A, b, cones, decades) -> ConeProgram:
@@ -123,8 +148,7 @@ def groups(name: str) -> dict[str, Group]:
         programs["unbounded"].append(unbounded_program(rng, case, decades))
     programs = {"known": [k.program for k in known], **programs}
     batch = stack(*(p for kind in programs.values() for p in kind))
-    found = jax.tree.map(np.asarray, solve_batch(batch, Splitting(tolerance=1e-6)))
-    solutions = [lane(found, k) for k in range(len(found.steps))]
+    solutions = lanes(solve_batch(batch, ENGINES["splitting"]))
     count = len(DECADES)
     return {
         kind: Group(known, listed, solutions[k * count : (k + 1) * count])
@@ -132,11 +156,13 @@ def groups(name: str) -> dict[str, Group]:
     }
 
 
+def kind(solution) -> str:
+    """The status by name."""
+    return KINDS[int(solution.status._value)]
+
+
 def kinds(solutions) -> list[str]:
-    """The status of each, by name."""
-    names = ["solved", "inaccurate", "max_steps", "primal_infeasible", "dual_infeasible"]
-    named = {int(getattr(Status, name)._value): name for name in names}
-    return [named.get(int(s.status._value), "nonfinite or running") for s in solutions]
+    return [kind(solution) for solution in solutions]
 
 
 def assert_no_ray(solution):
@@ -301,77 +327,94 @@ DEGENERATE = {
 
 
 @functools.cache
-def degenerate():
+def degenerate(engine):
     arrays = [[np.array(part, float) for part in case[:3]] for case in DEGENERATE.values()]
     programs = [ConeProgram(None, c, A, b, [Zero(2), Nonnegative(3)]) for A, b, c in arrays]
-    found = jax.tree.map(np.asarray, solve_batch(stack(*programs), Splitting(tolerance=1e-6)))
-    return dict(zip(DEGENERATE, ((p, lane(found, k)) for k, p in enumerate(programs)), strict=True))
+    found = lanes(solve_batch(stack(*programs), ENGINES[engine]))
+    return dict(zip(DEGENERATE, zip(programs, found, strict=True), strict=True))
 
 
+def assert_proof(program, solution):
+    """The ray that belongs to the status, and nothing else."""
+    check, value = {
+        INFEASIBLE: (assert_farkas, np.inf),
+        UNBOUNDED: (assert_descent, -np.inf),
+    }[kind(solution)]
+    check(program, solution)
+    assert_no_point(solution, value=value)
+
+
+@of_both
 @pytest.mark.parametrize("name", DEGENERATE)
-def test_degenerate(name):
-    program, found = degenerate()[name]
+def test_degenerate(engine, name):
+    program, found = degenerate(engine)[name]
     *_, status, x = DEGENERATE[name]
-    assert kinds([found]) == [status]
+    if name == "infeasible both ways":  # then either proof will do
+        assert kind(found) in (INFEASIBLE, UNBOUNDED)
+    else:
+        assert kind(found) == status
     if status == SOLVED:
         for value, wanted in zip(found.x, x, strict=True):
             assert wanted is None or abs(value - wanted) <= 1e-5
         assert np.max(np.abs(dimacs(program, found.x, found.s, found.y))) <= 1e-6
+        assert_recomputed(program, found)
         assert_no_ray(found)
     else:
-        check, value = {
-            INFEASIBLE: (assert_farkas, np.inf),
-            UNBOUNDED: (assert_descent, -np.inf),
-        }[status]
-        check(program, found)
-        assert_no_point(found, value=value)
+        assert_proof(program, found)
 
 
-def test_one_row_of_any_kind_is_one_inequality():
-    program, one = degenerate()["regular"]
+@of_both
+def test_one_row_of_any_kind_is_one_inequality(engine):
+    program, one = degenerate(engine)["regular"]
     cones = [Zero(1), Zero(1), PSD(1), SecondOrder(1), Nonnegative(1)]
     alike = ConeProgram(None, program.c, program.A.entries, program.b, cones)
-    found = solve(alike, Splitting(tolerance=1e-6))
+    found = solve(alike, ENGINES[engine])
     assert found.solved and int(found.steps) == int(one.steps)
     for name in ("x", "s", "y"):
         np.testing.assert_allclose(getattr(found, name), getattr(one, name), atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("P", "c", "status", "x"),
-    [
-        (np.eye(2), [1, 2], SOLVED, [-1, -2]),
-        (np.diag([1e4, 1e-4]), [1, 2], SOLVED, [-1e-4, -2e4]),
-        (np.diag([1.0, 0]), [1, 0], SOLVED, [-1, None]),
-        (np.diag([1.0, 0]), [1, 2], UNBOUNDED, None),
-        (None, [0, 0], SOLVED, [None, None]),
-        (None, [1, 2], UNBOUNDED, None),
-    ],
-)
+@of_both
 @pytest.mark.parametrize("cones", [[], [Zero(0), PSD(0)]], ids=["no cones", "empty cones"])
-def test_no_constraints_at_all(P, c, status, x, cones):
-    program = ConeProgram(P, np.array(c, float), np.zeros((0, 2)), np.zeros(0), cones)
-    found = solve(program, Splitting(tolerance=1e-6))
-    assert kinds([found]) == [status]
-    if status == SOLVED:
-        for value, wanted in zip(found.x, x, strict=True):
-            assert wanted is None or abs(value - wanted) <= 1e-6 * (1 + abs(wanted))
-    else:
-        assert_descent(program, found)
+@pytest.mark.parametrize("curved", [True, False])
+def test_no_constraints_at_all(engine, curved, cones):
+    cases = {
+        True: [
+            (np.eye(2), [1, 2], SOLVED, [-1, -2]),
+            (np.diag([1e4, 1e-4]), [1, 2], SOLVED, [-1e-4, -2e4]),
+            (np.diag([1.0, 0]), [1, 0], SOLVED, [-1, None]),
+            (np.diag([1.0, 0]), [1, 2], UNBOUNDED, None),
+        ],
+        False: [(None, [0, 0], SOLVED, [None, None]), (None, [1, 2], UNBOUNDED, None)],
+    }[curved]
+    programs = [
+        ConeProgram(P, np.array(c, float), np.zeros((0, 2)), np.zeros(0), cones)
+        for P, c, *_ in cases
+    ]
+    found = lanes(solve_batch(stack(*programs), ENGINES[engine]))
+    for program, solution, (_, _, status, x) in zip(programs, found, cases, strict=True):
+        assert kind(solution) == status
+        if status == SOLVED:
+            for value, wanted in zip(solution.x, x, strict=True):
+                assert wanted is None or abs(value - wanted) <= 1e-6 * (1 + abs(wanted))
+        else:
+            assert_descent(program, solution)
 
 
-@pytest.mark.parametrize(("b", "status"), [([1.0, 0], SOLVED), ([1.0, -2], INFEASIBLE)])
-def test_no_variables_at_all(b, status):
-    program = ConeProgram(None, np.zeros(0), np.zeros((2, 0)), np.array(b), Nonnegative(2))
-    found = solve(program, Splitting(tolerance=1e-6))
-    assert kinds([found]) == [status]
-    if status == SOLVED:
-        np.testing.assert_allclose(found.s, b, atol=1e-6)
-    else:
-        assert_farkas(program, found)
+@of_both
+def test_no_variables_at_all(engine):
+    b = [np.array([1.0, 0]), np.array([1.0, -2])]
+    programs = [
+        ConeProgram(None, np.zeros(0), np.zeros((2, 0)), part, Nonnegative(2)) for part in b
+    ]
+    found = lanes(solve_batch(stack(*programs), ENGINES[engine]))
+    assert kinds(found) == [SOLVED, INFEASIBLE]
+    np.testing.assert_allclose(found[0].s, b[0], atol=1e-6)
+    assert_farkas(programs[1], found[1])
 
 
-def test_directions_that_neither_objective_nor_constraints_see(rng):
+@of_both
+def test_directions_that_neither_objective_nor_constraints_see(rng, engine):
     # Least squares with fewer data than variables: in six directions P and A are zero but for
     # rounding, which makes some eigenvalues of P negative.
     X, targets = rng.standard_normal((8, 4, 10)), rng.standard_normal((8, 4))
@@ -379,10 +422,73 @@ def test_directions_that_neither_objective_nor_constraints_see(rng):
         ConeProgram(D.T @ D, -D.T @ t, np.vstack([D, -D]), np.full(8, 0.5), Nonnegative(8))
         for D, t in zip(X, targets, strict=True)
     ]
-    found = solve_batch(stack(*programs), Splitting(tolerance=1e-6))
-    assert kinds([lane(found, k) for k in range(8)]) == [SOLVED] * 8
+    found = solve_batch(stack(*programs), ENGINES[engine])
+    assert kinds(lanes(found)) == [SOLVED] * 8
     fits = np.einsum("kij,kj->ki", X, found.x)
     np.testing.assert_allclose(fits, np.clip(targets, -0.5, 0.5), atol=1e-4)
+    assert np.max(np.abs(found.x)) < 1e3
+
+
+# --- programs without a strictly feasible point ---------------------------------------------------
+
+
+def flat_programs() -> dict[str, tuple[ConeProgram, float]]:
+    """min c'x such that x_0 F_0 + x_1 F_1 + G is positive semidefinite, with the value."""
+
+    def matrix(*entries):
+        return to_vector(np.array(entries, float).reshape(2, 2))
+
+    zero = np.zeros(3)
+
+    def program(c, F, G):
+        A = -np.stack(F, axis=1)
+        return ConeProgram(None, np.array(c, float), A, G, [PSD(2)])
+
+    return {
+        # [[x0, x1], [x1, 0]]: x1 = 0 and x0 >= 0; no interior.
+        "a face": (program([1, 1], [matrix(1, 0, 0, 0), matrix(0, 1, 1, 0)], zero), 0.0),
+        # [[x0, 1], [1, x1]]: the infimum 0 of x0 is not attained.
+        "not attained": (
+            program([1, 0], [matrix(1, 0, 0, 0), matrix(0, 0, 0, 1)], matrix(0, 1, 1, 0)),
+            0.0,
+        ),
+        # [[0, x0], [x0, x1]]: x0 = 0 is forced, and no dual point proves it.
+        "no dual point": (program([1, 0], [matrix(0, 1, 1, 0), matrix(0, 0, 0, 1)], zero), 0.0),
+        # [[1, x0], [x0, 0]] says x0^2 <= 0.
+        "a square": (program([1, 0], [matrix(0, 1, 1, 0), zero], matrix(1, 0, 0, 0)), 0.0),
+        # [[x0, 1], [1, 0]]: no point, but some come as near as one likes.
+        "weakly infeasible": (
+            program([1, 0], [matrix(1, 0, 0, 0), zero], matrix(0, 1, 1, 0)),
+            np.inf,
+        ),
+    }
+
+
+@of_both
+def test_programs_without_an_interior_end_with_an_honest_status(engine):
+    named, tolerance = flat_programs(), {"splitting": 1e-6, "interior point": 1e-8}[engine]
+    found = lanes(solve_batch(stack(*(p for p, _ in named.values())), ENGINES[engine]))
+    ends = dict(zip(named, found, strict=True))
+    for (program, _), solution in zip(named.values(), found, strict=True):
+        if kind(solution) in (INFEASIBLE, UNBOUNDED):
+            assert_proof(program, solution)
+            continue
+        assert_recomputed(program, solution)
+        assert_no_ray(solution)
+        worst = float(solution.residuals.worst)
+        if worst <= tolerance:
+            assert kind(solution) == SOLVED
+        else:
+            near = worst <= 100 * tolerance
+            assert kind(solution) in (["inaccurate"] if near else ["max_steps", "stalled"])
+    if engine == "interior point":
+        # The third has no dual point: that is no wrong word on the primal.
+        wanted = [SOLVED, SOLVED, UNBOUNDED, SOLVED, INFEASIBLE]
+        assert {name: kind(end) for name, end in ends.items()} == dict(
+            zip(named, wanted, strict=True)
+        )
+        for name in ("a face", "not attained", "a square"):
+            assert abs(ends[name].primal_objective - named[name][1]) <= 1e-6
 
 
 # --- operators ------------------------------------------------------------------------------------
@@ -413,14 +519,18 @@ FORMS = {
 }
 
 
+@of_both
 @pytest.mark.parametrize("form", FORMS)
-def test_structured_maps_give_the_solution_of_dense_ones(form):
-    known = known_program(np.random.default_rng(5), 6, CASES["blocks"].cones, decades=1)
+def test_structured_maps_give_the_solution_of_dense_ones(engine, form):
+    # The interior form holds the maps as arrays, whatever the cones: linear rows are enough.
+    cones = [Zero(1), Nonnegative(6)] if engine == "interior point" else CASES["blocks"].cones
+    known = known_program(np.random.default_rng(5), 4, cones, decades=1)
     P, c, A, b = data(known.program)
     of_P, of_A = FORMS[form]
-    program = ConeProgram(of_P(P), c, of_A(A), b, CASES["blocks"].cones)
+    program = ConeProgram(of_P(P), c, of_A(A), b, cones)
     assert not program.dense
-    found = jaxcone.solve(program, Splitting(tolerance=1e-8))
+    solver = Splitting(tolerance=1e-8) if engine == "splitting" else InteriorPoint()
+    found = jaxcone.solve(program, solver)
     assert kinds([found]) == [SOLVED]
     assert_optimal(known, found, tolerance=1e-8)
     np.testing.assert_allclose(found.x, known.x, rtol=1e-4)
