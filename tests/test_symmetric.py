@@ -1,5 +1,7 @@
 """Scalings of symmetric cones: the longest step, and second-order blocks near their boundary."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,10 +85,10 @@ def test_lanes_of_a_batch_are_alone(rng):
 # --- second-order blocks --------------------------------------------------------------------------
 
 
-def resting(blocks, size):
+def resting(blocks, size) -> tuple[Any, Any]:
     """The scaling of blocks at the identity, and how it moves."""
-    unit = np.eye(1, size).repeat(blocks, axis=0)
-    start = LorentzScaling(np.ones(blocks), np.ones(blocks), 0 * unit[:, 1:], unit)
+    unit, one = jnp.eye(1, size).repeat(blocks, axis=0), jnp.ones(blocks)
+    start = LorentzScaling(one, one, 0 * unit[:, 1:], unit)
     return start, jax.jit(lambda scaling, s, z: scaling.moved(s, z))
 
 
