@@ -40,8 +40,8 @@ NEGLIGIBLE = 1e-6
 class SemiNonnegativeFactors(eqx.Module):
     """V = `first`' `second` with A u_j >= 0 for the unit rows u_j of `first`.
 
-    `norm` = sum_j |v_j|. No factorisation over the cone has a smaller one than `lower_bound`, which is
-    as good as the prices of `cone_pca`: tight up to rank three, weaker above.
+    `norm` = sum_j |v_j|. Up to rounding no factorisation over the cone has a smaller one than
+    `lower_bound`, which is as good as the prices of `cone_pca`: tight up to rank three, weaker above.
     """
 
     first: Float[np.ndarray, "m d"]
@@ -108,9 +108,18 @@ def copositive_network(problem: TrainingProblem, solution: CopositiveSolution) -
     Its neurons are the semi-nonnegative factors of the models V_i, its output weights the best ones for
     these neurons. Where the relaxation is exact its objective is the program's value; otherwise it is
     an upper bound on p* as any network's.
+
+    **Raises** a `ValueError` for a solution of another number of samples, features or outputs.
     """
     problem = in_float64(problem)
     features, data = problem.features, solution.data
+    expected = len(features), features.shape[1], problem.Y.shape[1]
+    given = data.patterns.shape[-1], *solution.models.shape[-2:]
+    if given != expected or solution.models.ndim != 3:
+        raise ValueError(
+            f"solution must be one of this problem, with {expected} samples, features and outputs; it "
+            f"has {given} and models of shape {solution.models.shape} (take one lane of a batch)."
+        )
     basis = np.asarray(data.basis, np.float64)
     coordinates = features @ basis
     models = basis.T @ np.asarray(solution.models, np.float64)

@@ -139,6 +139,20 @@ def test_the_nuclear_norm_alone_is_lower(rng):
     assert float(loose.objective) < float(solved(problem).objective)
 
 
+def test_nothing_pays(rng):
+    """Beyond a weight decay of the price of -Y no neuron is worth its cost."""
+    X, Y = draw(rng)
+    problem = TrainingProblem(X, Y, 1e3)
+    found = solved(problem)
+    np.testing.assert_allclose(found.objective, np.sum(Y**2) / 2, rtol=1e-8)
+    network = copositive_network(problem, found)
+    np.testing.assert_allclose(problem.objective(network), found.objective, rtol=1e-8)
+    with pytest.raises(ValueError, match=r"with \(6, 2, 3\) samples.*it has \(5, 2, 3\)"):
+        copositive_network(TrainingProblem(*draw(rng, n=6), 0.1), found)
+    nothing = eqx.tree_at(lambda s: s.models, found, 0 * found.models)
+    assert copositive_network(problem, nothing).width == 0
+
+
 # ----------------------------------------------------------------------
 # Losses and activations
 
