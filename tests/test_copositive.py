@@ -131,7 +131,7 @@ def test_the_nuclear_norm_alone_is_lower(rng):
     X, Y = draw(rng)
     problem = TrainingProblem(X, Y, 0.1)
     loose = solve(problem, NuclearNormRelaxation())
-    V = [cp.Variable((2, 2)) for _ in sign_patterns(X)]
+    V = [cp.Variable((2, OUTPUTS)) for _ in sign_patterns(X)]
     outputs = sum(p[:, None] * X @ v for p, v in zip(sign_patterns(X), V, strict=True))
     norms = sum(cp.normNuc(v) for v in V)
     expected = cp.Problem(cp.Minimize(cp.sum_squares(outputs - Y) / 2 + 0.1 * norms))  # pyright: ignore
