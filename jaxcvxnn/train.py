@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxcone import AbstractSolver, Solution, Splitting, Status, advance
 
+from .activations import RELU, AbstractActivation, Polynomial
 from .certificate import Certificate, certify_reduced
 from .checkpoint import load_solution, save_solution
 from .choice import describe_cost, method_name, named_solver
@@ -24,59 +25,17 @@ from .losses import AbstractLoss, Squared
 from .networks import TwoLayerReLU
 from .polish import polish as polish_network, prune
 from .pricing.pricer import Pricer
-from .problem import TrainingProblem, in_float64, require_squared
+from .problem import TrainingProblem, in_float64, require_relu, require_squared
 from .programs.lifted import LiftedProgram, lifted_program
 from .reduction import Reduction, reduce
 from .relaxation import LiftedSolution, read_out
 from .rounding import round_moments
 from .sgd import random_weights
+from .spectrahedron_training import train_spectrahedron
+from .training_result import TrainingResult as TrainingResult
 
 
-class TrainingResult(eqx.Module):
-    """A network with a proof of how good it is.
-
-    `upper_bound` is the objective of `network`; no network of any width has an objective below
-    `lower_bound`. `rounded_objective` is that of the network before the polish, or before it was
-    narrowed to the width asked for. `status` is the solver's (`solved`, `inaccurate`, `max_steps`,
-    `nonfinite`) or that of column generation (`solved` within the tolerance, `max_rounds`), or
-    `stalled` when the certified bound stopped improving, `time_limit`, or `interrupted`; both bounds
-    hold whatever it says.
-    """
-
-    network: TwoLayerReLU
-    upper_bound: float
-    lower_bound: float
-    rounded_objective: float
-    status: str
-    program: str
-    message: str
-    problem: TrainingProblem
-    certificate: Certificate | PricedCertificate
-    solution: LiftedSolution | None
-    seconds: dict[str, float]
-
-    @property
-    def relative_gap(self) -> float:
-        """(upper_bound - lower_bound) / |upper_bound|."""
-        return relative_gap(self.lower_bound, self.upper_bound)
-
-    def __str__(self) -> str:
-        shape = f"{self.network.in_features} inputs, {self.network.width} neurons"
-        total = sum(self.seconds.values())
-        return "\n".join(
-            [
-                f"network        {shape}, {self.network.out_features} outputs",
-                f"upper bound    {self.upper_bound:.6f}  (objective of this network)",
-                f"lower bound    {self.lower_bound:.6f}  (certified: no network is below it)",
-                f"relative gap   {100 * self.relative_gap:.3g} %",
-                f"program        {self.program}: {self.message}",
-                f"time           {total:.1f} s ("
-                + ", ".join(f"{stage} {spent:.1f}" for stage, spent in self.seconds.items())
-                + ")",
-            ]
-        )
-
-
+PROGRAMS = ("auto", "columns", "lifted", "spectrahedron")
 # The best penalty differs by factors of 100 between data sets, and no formula tried predicts it: all
 # of these race, judged by the certified bound. See docs/math.md, "The penalty".
 CANDIDATE_PENALTIES = (10.0, 100.0, 1000.0)
@@ -109,6 +68,7 @@ def train(
     *,
     program: str = "auto",
     loss: AbstractLoss | str = "squared",
+    activation: AbstractActivation | str = "relu",
     solver: AbstractSolver | str | None = None,
     bias: bool = False,
     tolerance: float | None = None,
@@ -119,13 +79,14 @@ def train(
     time_limit: float | None = None,
     checkpoint: str | Path | None = None,
 ) -> TrainingResult:
-    """Train a two-layer ReLU network by convex optimisation, with bounds on the global optimum.
+    """Train a two-layer network by convex optimisation, with bounds on the global optimum.
 
     Where the data have low rank, by column generation to the global optimum: neurons are added as
     long as one is found that pays, and pricing proves that no other does. Otherwise the semidefinite
     relaxation of training (Prakhya et al., 2025, SDP-NN, reduced) is solved and rounded to a network,
     which is improved on the true objective (new neurons where they pay, L-BFGS, Adam). Both ways
-    certify a lower bound that no network can beat.
+    certify a lower bound that no network can beat. With a polynomial activation the convex program of
+    Bartan and Pilanci (2021) is exact, whatever the rank.
 
     **Arguments:**
 
@@ -134,7 +95,8 @@ def train(
     - `program`: "columns" (column generation), "lifted" (the relaxation; the squared loss only), or
       "auto": columns where the rank of the data is at most 6 (with a time limit of a minute from rank
       3 on, if none is given), lifted otherwise and where arguments below ask for it.
-    - `loss`: see `TrainingProblem`.
+    - `loss`, `activation`: see `TrainingProblem`. Leaky ReLU and the absolute value are trained by
+      columns; polynomials have one program, "spectrahedron", which "auto" stands for.
     - `solver` of (lifted): "auto" (as None: see `choose_solver`), "interior_point", "splitting" (whose
       penalty is chosen by trial), or settings, `jaxcone.InteriorPoint(...)` or
       `jaxcone.Splitting(...)`.
@@ -157,7 +119,7 @@ def train(
     check_limits(width, time_limit)
     if tolerance is not None and not 0 < tolerance < math.inf:
         raise ValueError(f"tolerance must be a positive number or None; got {tolerance!r}.")
-    problem = TrainingProblem(X, Y, weight_decay, bias=bias, loss=loss)
+    problem = TrainingProblem(X, Y, weight_decay, bias=bias, loss=loss, activation=activation)
     for_lifted = solver not in (None, "auto") or checkpoint is not None or not polish
     with jax.enable_x64(True):
         exact = in_float64(problem)
@@ -165,6 +127,8 @@ def train(
         if program == "auto" and chosen == "columns" and time_limit is None:
             time_limit = AUTO_SECONDS
         clock = Clock(time_limit)
+        if chosen == "spectrahedron":
+            return train_spectrahedron(problem, tolerance, clock, int(width), progress)
         if chosen == "columns":
             return train_columns(problem, exact, tolerance, clock, int(width), seed, progress)
         return Run(problem, reduce(exact), clock, int(width), seed, progress)(
@@ -173,19 +137,29 @@ def train(
 
 
 def choose_program(program: str, problem: TrainingProblem, *, for_lifted: bool = False) -> str:
-    """ "columns" or "lifted"; "auto" by the rank of the data and the loss, and by whether the caller
-    has given arguments that make sense `for_lifted` only.
+    """ "columns", "lifted" or "spectrahedron"; "auto" by the activation, the loss and the rank of the
+    data, and by whether the caller has given arguments that make sense `for_lifted` only.
 
-    **Raises** a `ValueError` for another name, and for "lifted" with a loss it does not take.
+    **Raises** a `ValueError` for another name, and for a program that does not take the problem's loss
+    or activation.
     """
-    if program not in ("auto", "columns", "lifted"):
-        raise ValueError(f'program must be "auto", "columns" or "lifted"; got {program!r}.')
+    if program not in PROGRAMS:
+        raise ValueError(f"program must be one of {PROGRAMS}; got {program!r}.")
+    polynomial = isinstance(problem.activation, Polynomial)
+    if program != "auto" and polynomial != (program == "spectrahedron"):
+        raise ValueError(
+            f"program={program!r} does not take the activation {problem.activation}: "
+            '"spectrahedron" is for polynomials, the others for ReLU and its kin.'
+        )
+    if polynomial:
+        return "spectrahedron"
     if program == "auto":
-        if not isinstance(problem.loss, Squared):
+        if not isinstance(problem.loss, Squared) or problem.activation != RELU:
             return "columns"
         low = row_space(problem.features).shape[1] <= LARGEST_RANK
         return "columns" if low and not for_lifted else "lifted"
     if program == "lifted":
+        require_relu(problem)
         require_squared(problem)
     return program
 

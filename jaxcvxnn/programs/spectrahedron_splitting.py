@@ -271,6 +271,18 @@ FIRST_COUPLING = 5.0
 PATIENCE, PROGRESS = 40, 1e-3
 
 
+def first_point(prepared: Prepared, weight_decay: Array) -> SplittingPoint:
+    """Where a solve starts that has no earlier one: zeros, and the penalties that the data suggest."""
+    targets, side = prepared.samples.targets, prepared.samples.forms.side
+    return SplittingPoint(
+        matrices=jnp.zeros((2, targets.shape[1], side, side), targets.dtype),
+        outputs=None if prepared.quadratic else jnp.zeros_like(targets),
+        penalty=weight_decay / prepared.size,
+        coupling=FIRST_COUPLING / jnp.sqrt(prepared.largest),
+        weight_decay=weight_decay,
+    )
+
+
 def _begin(
     settings: SpectrahedronSplitting,
     prepared: Prepared,
@@ -279,21 +291,13 @@ def _begin(
 ) -> State:
     samples = prepared.samples
     dtype = samples.targets.dtype
-    outputs, side = samples.targets.shape[1], samples.forms.side
-    zeros = jnp.zeros((2, outputs, side, side), dtype)
-    own = SplittingPoint(
-        matrices=zeros,
-        outputs=None if prepared.quadratic else jnp.zeros_like(samples.targets),
-        penalty=weight_decay / prepared.size,
-        coupling=FIRST_COUPLING / jnp.sqrt(prepared.largest),
-        weight_decay=weight_decay,
-    )
+    own = first_point(prepared, weight_decay)
     point = own if start is None else _moved(start, own, prepared)
     flat, _ = ravel_pytree((point.matrices, point.outputs))
     return State(
         point=point,
         acceleration=anderson.start(flat, settings.memory) if settings.memory else None,
-        matrices=zeros,
+        matrices=jnp.zeros_like(own.matrices),
         objective=jnp.asarray(jnp.inf, dtype),
         residual=jnp.zeros_like(samples.targets),
         dual_objective=jnp.asarray(-jnp.inf, dtype),
@@ -496,12 +500,13 @@ def _towards(penalty: Array, multiple: float, multiplier: Array, size: Array) ->
     return penalty * jnp.where(clear, jnp.clip(ratio, 1 / LARGEST_MOVE, LARGEST_MOVE), 1)
 
 
-def _run(
+def solve_prepared(
     settings: SpectrahedronSplitting,
     prepared: Prepared,
     weight_decay: Array,
     start: SplittingPoint | None,
 ) -> SpectrahedronSolution:
+    """`solve_spectrahedron` for samples that are prepared already, from an earlier solution's point."""
     state = jax.lax.while_loop(
         lambda state: state.status == Status.running,
         lambda state: _block(settings, prepared, state),
@@ -543,7 +548,7 @@ def solve_spectrahedron(
     settings = SpectrahedronSplitting() if settings is None else settings
     prepared = prepare(samples_of(problem, sample_weights))
     start = None if warm_start is None else warm_start.point
-    return _run(settings, prepared, jnp.asarray(problem.weight_decay), start)
+    return solve_prepared(settings, prepared, jnp.asarray(problem.weight_decay), start)
 
 
 class SpectrahedronPath(eqx.Module):
@@ -581,10 +586,10 @@ def spectrahedron_path(
     ):
         raise ValueError(f"weight_decays must be positive and finite; got {weight_decays}.")
     prepared = prepare(samples)
-    first = _begin(settings, prepared, weight_decays[0], None).point
+    first = first_point(prepared, weight_decays[0])
 
     def solve_next(point, weight_decay):
-        found = _run(settings, prepared, weight_decay, point)
+        found = solve_prepared(settings, prepared, weight_decay, point)
         return found.point, found
 
     _, solutions = jax.lax.scan(solve_next, first, weight_decays)
