@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +17,7 @@ from .certificate import Certificate, certify_reduced
 from .checkpoint import load_solution, save_solution
 from .choice import describe_cost, method_name, named_solver
 from .clock import Clock, Progress
-from .columns import LARGEST_RANK, PricedCertificate, generate_columns, narrow, relative_gap
+from .columns import LARGEST_RANK, generate_columns, narrow
 from .directions import row_space
 from .insertion import grow, pad
 from .losses import AbstractLoss, Squared
