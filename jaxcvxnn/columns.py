@@ -22,8 +22,8 @@ from .dual_bound import dual_bound
 from .group_lasso import GroupLassoSolution, solve_group_lasso
 from .networks import TwoLayerReLU, from_first_layer
 from .polish import merge
-from .pricing.ascent import local_maxima
-from .pricing.price import Matrix, Price, finite_matrix
+from .pricing.ascent import local_maxima, normalised
+from .pricing.price import Matrix, Price, finite_matrix, prices
 from .pricing.pricer import Pricer
 from .problem import TrainingProblem, in_float64, require_relu
 
@@ -36,6 +36,15 @@ STAGE_FACTOR = 0.1
 # Neurons added in a round at most, and the part of the strongest below which they are dropped.
 PER_ROUND = 60
 NEGLIGIBLE = 1e-5
+# Where prices are exact: the neurons to begin with, at most, and the relative duality gap of a round's
+# output weights, in units of the gap so far and at most. Far from the optimum less accuracy will do.
+FIRST_NEURONS = 128
+REFIT_ACCURACY = 1e-3
+# Two neurons of one cell are averaged if neither is weaker than this part of the other, and the
+# average is added if its excess price is at least this part of the best neuron's.
+NO_WEAKER, WORTHWHILE = 1e-4, 0.1
+# Relative: a neuron with a smaller |x_i'u| lies on the hyperplane between two cells.
+ON_BOUNDARY = 1e-9
 # Rounds without progress after which it is rounding that is in the way.
 PATIENCE = 10
 # Default relative gaps: with prices in closed form, and with those of branch and bound.
@@ -162,6 +171,7 @@ def generate_columns(
         tolerance = default_tolerance(pricer.rank)
     with jax.enable_x64(True):
         work = _Columns(problem, pricer, Clock() if clock is None else clock, tolerance, seed)
+        work.add(pricer.kinks(FIRST_NEURONS))
         if start is not None:
             work.adopt(start)
         status = "max_rounds"
@@ -220,6 +230,23 @@ def balanced(first: Matrix, second: Matrix, *, bias: bool) -> TwoLayerReLU:
     return from_first_layer((first[alive] * root).T, second[alive] / root, bias=bias)
 
 
+def averaged_neighbours(features: Matrix, first: Matrix, second: Matrix) -> Matrix:
+    """The averages, weighted by |v|, of each two unit neurons (m, d) of one closed cell, unit ones.
+
+    In a cell the network depends on sum_j u_j v_j' only, which the data determine; where two neurons
+    stand for one between them, it is near their average. Their prices are equal, so that the best
+    price is half way, wherever the neuron should be.
+    """
+    inner = first @ features.T
+    limits = ON_BOUNDARY * np.linalg.norm(features, axis=1)
+    above, below = (inner > limits).astype(float), (inner < -limits).astype(float)
+    opposed = above @ below.T
+    strength = np.linalg.norm(second, axis=1)
+    alike = np.minimum.outer(strength, strength) > NO_WEAKER * np.maximum.outer(strength, strength)
+    i, j = np.nonzero(np.triu(alike & (opposed + opposed.T == 0), 1))
+    return normalised(strength[i, None] * first[i] + strength[j, None] * first[j])
+
+
 @dataclasses.dataclass
 class _Columns:
     """The neurons so far, unit rows of `first` with output weights `second`, and the best bounds."""
@@ -252,14 +279,27 @@ class _Columns:
         return self.pricer.rank <= 2
 
     @property
+    def _finest(self) -> float:
+        """The relative duality gap of the output weights that ends with the tolerance."""
+        return min(1e-10, self.tolerance / 10)
+
+    @property
     def gap(self) -> float:
         """The relative gap of the best pair of bounds."""
         return relative_gap(self.certificate.lower_bound, self.upper)
 
     def adopt(self, network: TwoLayerReLU) -> None:
         """Begin with the neurons of a network, which is the best so far."""
-        self.first, self.second = unit_neurons(network)
+        first, second = unit_neurons(network)
+        self.add(first, second)
         self._offer(network)
+
+    def add(self, first: Matrix, second: Matrix | None = None) -> None:
+        """More neurons, with their output weights or unused."""
+        if second is None:
+            second = np.zeros((len(first), self.second.shape[1]))
+        self.first = np.concatenate([self.first, first])
+        self.second = np.concatenate([self.second, second])
 
     def round(self, watch: Callable[[float, float, int], None] | None) -> str:
         """Refit, price, add; the status afterwards."""
@@ -275,17 +315,18 @@ class _Columns:
             self.clock.stopped = "interrupted"
         if self.clock.over():
             return self.clock.stopped
-        finest = self.exact or self.goal <= self._needed()
+        finest = self.accuracy <= self._finest if self.exact else self.goal <= self._needed()
         if self.stale >= PATIENCE or (finest and not len(pays)):
             return "stalled"
-        self.first = np.concatenate([self.first, pays])
-        self.second = np.concatenate([self.second, np.zeros((len(pays), self.second.shape[1]))])
+        self.add(pays)
         return "running"
 
     def _refit(self) -> Matrix:
         """The best output weights of the neurons at hand; the residual that prices others."""
-        accuracy = min(1e-10, self.tolerance / 10)
-        found = fit_outputs(self.problem, self.first, self.second, accuracy)
+        self.accuracy = self._finest
+        if self.exact:
+            self.accuracy = max(self.accuracy, REFIT_ACCURACY * min(self.gap, 1.0))
+        found = fit_outputs(self.problem, self.first, self.second, self.accuracy)
         self.second = found.V
         self._offer(self._as_network())
         gained = self.objective - found.objective
@@ -340,12 +381,17 @@ class _Columns:
 
     def _paying(self, price: Price, residual: Matrix) -> Matrix:
         """The neurons that pay, best first, of those that do nearly the same only the best."""
-        activations = np.maximum(price.neurons @ self.features.T, 0)
-        values = np.linalg.norm(activations @ residual, axis=1)
+        values = prices(residual, self.features, price.neurons)
         pays = values > self.weight_decay * (1 + 1e-13)
-        activations, neurons, values = activations[pays], price.neurons[pays], values[pays]
-        if self.exact or not len(values):
+        neurons, values = price.neurons[pays], values[pays]
+        if not len(values):
             return neurons
+        if self.exact:
+            averages = averaged_neighbours(self.features, self.first, self.second)
+            least = (1 - WORTHWHILE) * self.weight_decay + WORTHWHILE * np.max(values)
+            worthwhile = prices(residual, self.features, averages) > least
+            return np.concatenate([neurons, averages[worthwhile]])
+        activations = np.maximum(neurons @ self.features.T, 0)
         lengths = np.linalg.norm(activations, axis=1, keepdims=True)
         activations = activations / lengths
         excess = float(values.max()) / self.weight_decay - 1

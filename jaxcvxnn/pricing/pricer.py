@@ -98,6 +98,17 @@ class Pricer(eqx.Module):
             return price_enumerated(merged, self.rows)
         return price_branch_and_bound(merged, self.rows, neurons=known, **budget)
 
+    def kinks(self, count: int) -> Matrix:
+        """Where the price of every residual may have a kink, of rank 1 and 2: unit neurons (k, d).
+
+        The rays x_i'u = 0, at most `count` of them, evenly chosen; none for higher ranks.
+        """
+        if self.circle is None:
+            return np.zeros((0, self.features.shape[1]))
+        rays = self.circle.ends[:, : self.rank, 0]
+        rays = rays[:: -(-len(rays) // count)]
+        return normalised(rays @ self.directions.basis.T)
+
     def merge(self, residual: Matrix) -> tuple[Matrix, float]:
         """The residual of `rows`: sums of length times residual; and what rounding adds to a price."""
         error = verified.vector_norm_bound(verified.product_error(self.lengths, residual))
