@@ -40,11 +40,9 @@ NEGLIGIBLE = 1e-5
 # output weights, in units of the gap so far and at most. Far from the optimum less accuracy will do.
 FIRST_NEURONS = 128
 REFIT_ACCURACY = 1e-3
-# Two neurons of one cell are averaged if neither is weaker than this part of the other, and the
-# average is added if its excess price is at least this part of the best neuron's.
-NO_WEAKER, WORTHWHILE = 1e-4, 0.1
-# Relative: a neuron with a smaller |x_i'u| lies on the hyperplane between two cells.
-ON_BOUNDARY = 1e-9
+# Parts of the way from the average of two neurons to the best price between them, where others are
+# tried.
+ON_THE_WAY = (1 / 8, 1 / 64)
 # Rounds without progress after which it is rounding that is in the way.
 PATIENCE = 10
 # Default relative gaps: with prices in closed form, and with those of branch and bound.
@@ -230,21 +228,22 @@ def balanced(first: Matrix, second: Matrix, *, bias: bool) -> TwoLayerReLU:
     return from_first_layer((first[alive] * root).T, second[alive] / root, bias=bias)
 
 
-def averaged_neighbours(features: Matrix, first: Matrix, second: Matrix) -> Matrix:
-    """The averages, weighted by |v|, of each two unit neurons (m, d) of one closed cell, unit ones.
+def between_neighbours(points: Matrix, first: Matrix, second: Matrix) -> Matrix:
+    """For each of the `points` (k, 2), `ON_THE_WAY` to it from the average, weighted by |v|, of the
+    two of the neurons (m, 2) beside it.
 
-    In a cell the network depends on sum_j u_j v_j' only, which the data determine; where two neurons
-    stand for one between them, it is near their average. Their prices are equal, so that the best
-    price is half way, wherever the neuron should be.
+    Where two neurons stand for one between them, both have the price wd, so that the best price is
+    half way, wherever that neuron is. The data determine it to be near their average, but for the
+    penalty, whose slope along the chord is that in the middle of the arc: it is a little nearer to it.
     """
-    inner = first @ features.T
-    limits = ON_BOUNDARY * np.linalg.norm(features, axis=1)
-    above, below = (inner > limits).astype(float), (inner < -limits).astype(float)
-    opposed = above @ below.T
-    strength = np.linalg.norm(second, axis=1)
-    alike = np.minimum.outer(strength, strength) > NO_WEAKER * np.maximum.outer(strength, strength)
-    i, j = np.nonzero(np.triu(alike & (opposed + opposed.T == 0), 1))
-    return normalised(strength[i, None] * first[i] + strength[j, None] * first[j])
+    angles = np.arctan2(first[:, 1], first[:, 0])
+    order = np.argsort(angles)
+    after = np.searchsorted(angles[order], np.arctan2(points[:, 1], points[:, 0])) % len(first)
+    weighted = (np.linalg.norm(second, axis=1)[:, None] * first)[order]
+    averages = normalised(weighted[after] + weighted[after - 1])
+    return normalised(
+        np.concatenate([averages + part * (points - averages) for part in ON_THE_WAY])
+    )
 
 
 @dataclasses.dataclass
@@ -387,10 +386,7 @@ class _Columns:
         if not len(values):
             return neurons
         if self.exact:
-            averages = averaged_neighbours(self.features, self.first, self.second)
-            least = (1 - WORTHWHILE) * self.weight_decay + WORTHWHILE * np.max(values)
-            worthwhile = prices(residual, self.features, averages) > least
-            return np.concatenate([neurons, averages[worthwhile]])
+            return np.concatenate([neurons, self._between(neurons, residual)])
         activations = np.maximum(neurons @ self.features.T, 0)
         lengths = np.linalg.norm(activations, axis=1, keepdims=True)
         activations = activations / lengths
@@ -403,6 +399,14 @@ class _Columns:
             if len(chosen) == PER_ROUND:
                 break
         return neurons[chosen]
+
+    def _between(self, neurons: Matrix, residual: Matrix) -> Matrix:
+        """Those that pay of the neurons between one of `neurons` and the ones at hand beside it."""
+        if self.pricer.rank < 2 or not len(self.first):
+            return neurons[:0]
+        basis = self.pricer.directions.basis
+        found = between_neighbours(neurons @ basis, self.first @ basis, self.second) @ basis.T
+        return found[prices(residual, self.features, found) > self.weight_decay * (1 + 1e-13)]
 
     def _as_network(self) -> TwoLayerReLU:
         return balanced(self.first, self.second, bias=self.problem.bias)

@@ -37,10 +37,11 @@ def dual_bound(
     scale = 1.0
     if price > weight_decay:
         scale = verified.below(verified.below(weight_decay / price))
-    # Near an optimum the concave function of t still rises at the largest t allowed.
-    if value(scale * (1 - 1e-6)) > value(scale):
-        scale = _maximise(value, scale)
     bound = value(scale)
+    # Near an optimum the concave function of t still rises at the largest t allowed.
+    if value(scale * (1 - 1e-6)) > bound:
+        scale = _maximise(value, scale)
+        bound = value(scale)
     return (bound, scale) if bound > nothing else (nothing, 0.0)
 
 

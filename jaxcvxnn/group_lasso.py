@@ -115,8 +115,11 @@ class _Problem(NamedTuple):
     loss: AbstractLoss
 
     def evaluate(self, method: str, point: Matrix) -> Matrix:
+        # Of the class: a method that is read off an equinox module is a module itself, which takes
+        # longer to make than small arrays take to compute.
+        of_loss = getattr(type(self.loss), method)
         with jax.enable_x64(True):
-            return np.asarray(getattr(self.loss, method)(point, self.targets), np.float64)
+            return np.asarray(of_loss(self.loss, point, self.targets), np.float64)
 
     def objective(self, V: Matrix) -> float:
         return float(self.evaluate("value", self.activations @ V)) + float(np.sum(row_norms(V)))

@@ -179,7 +179,7 @@ def test_an_interrupt_returns_the_best_pair_so_far(rng):
 
     def interrupt(lower, upper, done):
         rounds.append((lower, upper))
-        if done == 3:
+        if done == 2:
             clock.stopped = "interrupted"
 
     found = generate_columns(given, clock=clock, watch=interrupt)
