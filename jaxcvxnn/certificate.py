@@ -24,6 +24,7 @@ from jaxcone import verified
 from .directions import neglected_price
 from .dual_bound import dual_bound
 from .dual_repair import clean_multipliers, repair_dual
+from .lifted_constraint import constraint_holds, interior_multipliers, reader
 from .losses import Squared
 from .problem import TrainingProblem
 from .reduction import Reduction, reduce
@@ -137,43 +138,11 @@ def _verify(reduction: Reduction, pair: _Dual) -> Certificate:
 
 def _constraint_holds(reduction: Reduction, residual: Matrix, multipliers: Matrix) -> bool:
     """Whether ||C'(relu(P w), w)|| <= weight_decay |w| is proven for the reduced directions P."""
-    data = reduction.data
     if not np.any(residual):
         return True
-    rows, weight_decay = data.rows, float(data.weight_decay)
-    reader, reader_error = _reader(reduction, residual)
-    half = multipliers @ rows
-    pulled = rows.T @ half
-    pulled_error = verified.product_error(np.abs(rows.T), np.abs(half))
-    pulled_error += np.abs(rows.T) @ verified.product_error(multipliers, rows)
-    square = reader @ reader.T
-    square_error = verified.product_error(reader, reader.T)
-    cross = np.abs(reader) @ reader_error.T
-    square_error += cross + cross.T + reader_error @ reader_error.T
-    matrix = -pulled - square / (2 * weight_decay)
-    index = np.arange(data.pairs, len(matrix))
-    matrix[index, index] += weight_decay / 2
-    error = pulled_error + square_error / (2 * weight_decay)
-    error += 8 * verified.UNIT * (np.abs(pulled) + np.abs(square) / weight_decay + weight_decay)
-    error = verified.INFLATION * (error + error.T)
-    return verified.is_positive_definite((matrix + matrix.T) / 2, error)
-
-
-def _reader(reduction: Reduction, residual: Matrix) -> tuple[Matrix, Matrix]:
-    """C (q, outputs) with sum_i R_i relu(x_i'u) = C'(relu(P w), w) for w = basis'u, and its error.
-
-    Holds exactly for the samples' approximations by class, sign and length; `neglected_price`
-    bounds what those leave out.
-    """
-    data, directions = reduction.data, reduction.directions
-    select = np.zeros((data.rows.shape[1], len(residual)))
-    alive = np.flatnonzero(directions.classes >= 0)
-    # relu(-p'w) = relu(p'w) - p'w: antiparallel samples read omega = alpha - p'w.
-    rows = directions.classes[alive] + np.where(directions.signs[alive] > 0, 0, data.pairs)
-    select[:, alive] = (directions.lengths[alive, None] * data.rows[rows]).T
-    error = verified.product_error(select, residual)
-    error += 2 * verified.UNIT * (np.abs(select) @ np.abs(residual)) * verified.INFLATION
-    return select @ residual, error
+    data = reduction.data
+    found = reader(reduction.directions, data.rows, residual)
+    return constraint_holds(data.rows, data.pairs, found, multipliers, float(data.weight_decay))
 
 
 def _bound(reduction: Reduction, residual: Matrix) -> tuple[float, float]:
@@ -187,24 +156,19 @@ def _bound(reduction: Reduction, residual: Matrix) -> tuple[float, float]:
 
 
 def _interior_multipliers(reduction: Reduction) -> Matrix:
-    """N_s = -weight_decay / (4 |P|^2) at the pairs: with R = 0 strictly feasible, four times over."""
     data = reduction.data
-    spread = max(float(np.linalg.norm(data.directions, 2)) ** 2, 1e-300)
-    index = np.arange(data.pairs)
-    interior = np.zeros((data.rows.shape[0],) * 2)
-    interior[index, data.pairs + index] = -float(data.weight_decay) / (4 * spread)
-    return interior + interior.T
+    return interior_multipliers(data.rows, data.pairs, float(data.weight_decay))
 
 
 def _pencil_scale(reduction: Reduction, pair: _Dual) -> float:
     """The largest k <= 1 for which k (N, R R') + (1 - k) (N_s, 0) is feasible, up to rounding."""
     data = reduction.data
     weight_decay = float(data.weight_decay)
-    reader = data.readout.T @ pair.residual
-    corner = np.zeros(len(reader))
+    pulled = data.readout.T @ pair.residual
+    corner = np.zeros(len(pulled))
     corner[data.pairs :] = weight_decay / 2
     matrix = np.diag(corner) - data.rows.T @ pair.multipliers @ data.rows
-    matrix -= reader @ reader.T / (2 * weight_decay)
+    matrix -= pulled @ pulled.T / (2 * weight_decay)
     interior = np.diag(corner) - data.rows.T @ _interior_multipliers(reduction) @ data.rows
     try:
         inverse = np.linalg.inv(np.linalg.cholesky((interior + interior.T) / 2))

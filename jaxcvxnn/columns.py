@@ -24,11 +24,9 @@ from .networks import TwoLayerReLU, from_first_layer
 from .polish import merge
 from .pricing.ascent import local_maxima, normalised
 from .pricing.price import Matrix, Price, finite_matrix, prices
-from .pricing.pricer import Pricer
+from .pricing.pricer import LARGEST_RANK, Pricer
 from .problem import TrainingProblem, in_float64, require_relu
 
-# Ranks up to which branch and bound proves something in reasonable time.
-LARGEST_RANK = 6
 # How far the best price found may be above the weight decay when a proof is first tried, and the
 # factor between stages: proofs far from the optimum cost as much and say little.
 FIRST_STAGE = 5e-2
@@ -84,6 +82,8 @@ class ColumnGeneration(eqx.Module):
     def describe(self) -> str:
         """Which pricing, why, and what more time would buy: one line."""
         how = "priced in closed form" if self.rank <= 2 else "priced by branch and bound"
+        if self.certificate.price.method == "relaxation":
+            how = "priced by the semidefinite relaxation"
         text = f"data of rank {self.rank}, {how}, {self.rounds} rounds ({self.status})"
         if self.status in ("time_limit", "interrupted", "max_rounds"):
             text += "; more time would narrow the gap"

@@ -15,8 +15,11 @@ from .branch_and_bound import price_branch_and_bound
 from .enumeration import price_enumerated
 from .planar import Circle, arrange_circle
 from .price import Matrix, Price, finite_matrix, prices
+from .relaxed import fits, price_relaxed
 
-METHODS = ("auto", "planar", "enumeration", "branch_and_bound")
+METHODS = ("auto", "planar", "enumeration", "branch_and_bound", "relaxation")
+# Ranks up to which branch and bound proves something in reasonable time.
+LARGEST_RANK = 6
 
 
 class Pricer(eqx.Module):
@@ -65,7 +68,11 @@ class Pricer(eqx.Module):
         """The price of the best neuron for R (n, c), in the coordinates of the features.
 
         `neurons` (k, d) are known good directions; `perturbation` (n,) bounds the distance of the
-        exact residual's rows from R; `budget` goes to `price_branch_and_bound`.
+        exact residual's rows from R; `budget` goes to `price_branch_and_bound` or `price_relaxed`.
+
+        "auto" is planar up to rank 2, branch and bound up to rank 6, above it the relaxation where there
+        are at most `relaxed.LARGEST` directions, and branch and bound else, whose bound is then little
+        better than that of the whole sphere. Enumeration serves as a check.
         """
         merged, error = self.merge(residual)
         known = None if neurons is None else neurons @ self.directions.basis
@@ -96,6 +103,9 @@ class Pricer(eqx.Module):
             return self.circle.price(merged)
         if method == "enumeration":
             return price_enumerated(merged, self.rows)
+        above = self.rank > LARGEST_RANK
+        if method == "relaxation" or (method == "auto" and above and fits(self.directions)):
+            return price_relaxed(merged, self.rows, neurons=known, **budget)
         return price_branch_and_bound(merged, self.rows, neurons=known, **budget)
 
     def kinks(self, count: int) -> Matrix:
@@ -134,7 +144,9 @@ def best_neuron(
 
     - `residual` (n, c) or (n,), `X` (n, d).
     - `method`: "planar" (exact, rank at most 2), "enumeration" (exact, rank at most 3),
-      "branch_and_bound" (any rank; practical up to 5 or 6), or "auto": planar where the rank allows.
+      "branch_and_bound" (any rank; practical up to 5 or 6), "relaxation" (any rank, an upper bound that
+      more time does not close) or "auto", which takes the first of these that suits: planar up to rank
+      2, branch and bound up to rank 6, and above it the relaxation where it has at most 200 directions.
     - `relative`, `max_boxes`, `seconds`: when branch and bound may stop. Whenever it stops, the
       interval is valid.
 
@@ -147,6 +159,6 @@ def best_neuron(
     values = finite_matrix(values, "residual", rows=len(features))
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}; got {method!r}.")
-    return Pricer(features).price(
-        values, method=method, relative=relative, max_boxes=max_boxes, seconds=seconds
-    )
+    limits = {"max_boxes": max_boxes, "seconds": seconds}
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    return Pricer(features).price(values, method=method, relative=relative, **given)

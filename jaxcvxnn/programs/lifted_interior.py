@@ -109,7 +109,7 @@ class LiftedForm(AbstractInteriorForm):
         for output in range(outputs):
             place = index.on_zv[output::outputs]
             matrix = matrix.at[place[:, None], place].add(gram)
-        size = int(index.on_zv[0])
+        size = index.on_zz
         return matrix.at[:size, :size].add(self._of_products(1 / of_products.w**2))
 
     def _of_products(self, theta: Float[Array, " p"]) -> Float[Array, "a a"]:
@@ -143,16 +143,28 @@ class LiftedForm(AbstractInteriorForm):
 
     def initial(self):
         (moments, products), _ = self.program.initial()
+        x = self.coordinates(moments)
+        value = jnp.sum(self.quadratic(x) * x) / 2 + jnp.sum(self.linear() * x)
+        value = value + jnp.sum(self.program.targets**2) / 2
+        return self.inwards(moments, products, FIRST_GAP * value)
+
+    def coordinates(self, moments: Float[Array, "p p"]) -> Float[Array, " n"]:
+        """The free entries of S."""
         index = _index(*self._sizes)
-        x = moments[index.rows, index.columns]
+        return moments[index.rows, index.columns]
+
+    def inwards(
+        self, moments: Float[Array, "p p"], products: Float[Array, "m m"], gap: Float[Array, ""]
+    ) -> tuple[Array, list[Array], list[Array]]:
+        """A start with this duality gap from a pair (S, W), moved into the interior."""
+        index = _index(*self._sizes)
+        x = self.coordinates(moments)
         products = products[index.above, index.beside]
         size = moments.shape[0]
         inner = INWARDS * jnp.trace(moments) / size
         moments = moments + inner * jnp.eye(size, dtype=moments.dtype)
         products = jnp.maximum(products, 0) + INWARDS * jnp.mean(products)
-        value = jnp.sum(self.quadratic(x) * x) / 2 + jnp.sum(self.linear() * x)
-        value = value + jnp.sum(self.program.targets**2) / 2
-        mu = FIRST_GAP * value / self.layout.degree
+        mu = gap / self.layout.degree
         inverse = mu * jnp.linalg.inv(moments)
         return x, [moments[None], products], [((inverse + inverse.T) / 2)[None], mu / products]
 
@@ -220,14 +232,15 @@ class _Index:
         k_rows, k_columns = np.triu_indices(pairs, 1)
         b_rows, b_columns = np.divmod(np.arange(pairs * rank), max(rank, 1))
         u_rows, u_columns = np.triu_indices(rank)
-        z_rows, z_columns = np.divmod(np.arange(size * outputs), outputs)
+        z_rows, z_columns = np.divmod(np.arange(size * outputs), max(outputs, 1))
         v_rows, v_columns = np.triu_indices(outputs)
         self.rows = np.concatenate([k_rows, b_rows, pairs + u_rows, z_rows, size + v_rows])
         self.columns = np.concatenate(
             [k_columns, pairs + b_columns, pairs + u_columns, size + z_columns, size + v_columns]
         )
         self.on_b = len(k_rows) + np.arange(len(b_rows))
-        self.on_zv = len(k_rows) + len(b_rows) + len(u_rows) + np.arange(len(z_rows))
+        self.on_zz = len(k_rows) + len(b_rows) + len(u_rows)
+        self.on_zv = self.on_zz + np.arange(len(z_rows))
         above, beside = np.triu_indices(2 * pairs, 1)
         free = beside - above != pairs
         self.above, self.beside = above[free], beside[free]
