@@ -8,7 +8,6 @@ import numpy as np
 
 from .clock import Clock
 from .columns import (
-    LARGEST_RANK,
     certify_residual,
     default_tolerance,
     generate_columns,
@@ -17,7 +16,7 @@ from .columns import (
 from .losses import AbstractLoss, Squared
 from .network_certificate import NetworkCertificate
 from .networks import TwoLayerReLU
-from .pricing.pricer import Pricer
+from .pricing.pricer import LARGEST_RANK, Pricer
 from .problem import TrainingProblem, in_float64
 from .train import relaxation_bound
 

@@ -24,7 +24,7 @@ from .networks import TwoLayerReLU, from_first_layer
 from .polish import merge
 from .pricing.ascent import local_maxima, normalised
 from .pricing.price import Matrix, Price, finite_matrix, prices
-from .pricing.pricer import LARGEST_RANK, Pricer
+from .pricing.pricer import Pricer
 from .problem import TrainingProblem, in_float64, require_relu
 
 # How far the best price found may be above the weight decay when a proof is first tried, and the

@@ -17,13 +17,13 @@ from .certificate import Certificate, certify_reduced
 from .checkpoint import load_solution, save_solution
 from .choice import describe_cost, method_name, named_solver
 from .clock import Clock, Progress
-from .columns import LARGEST_RANK, generate_columns, narrow
+from .columns import generate_columns, narrow
 from .directions import row_space
 from .insertion import grow, pad
 from .losses import AbstractLoss, Squared
 from .networks import TwoLayerReLU
 from .polish import polish as polish_network, prune
-from .pricing.pricer import Pricer
+from .pricing.pricer import LARGEST_RANK, Pricer
 from .problem import TrainingProblem, in_float64, require_relu, require_squared
 from .programs.lifted import LiftedProgram, lifted_program
 from .reduction import Reduction, reduce

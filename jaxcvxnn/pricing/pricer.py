@@ -70,9 +70,10 @@ class Pricer(eqx.Module):
         `neurons` (k, d) are known good directions; `perturbation` (n,) bounds the distance of the
         exact residual's rows from R; `budget` goes to `price_branch_and_bound` or `price_relaxed`.
 
-        "auto" is planar up to rank 2, branch and bound up to rank 6, above it the relaxation where there
-        are at most `relaxed.LARGEST` directions, and branch and bound else, whose bound is then little
-        better than that of the whole sphere. Enumeration serves as a check.
+        "auto" is planar up to rank 2, branch and bound up to rank 6, above it the relaxation where
+        there are at most `relaxed.LARGEST` directions, and else branch and bound, whose bound is then
+        little better than that of the whole sphere. Enumeration serves as a check: at rank 3 it takes
+        as long as branch and bound for 20 rows and ten times as long for 160.
         """
         merged, error = self.merge(residual)
         known = None if neurons is None else neurons @ self.directions.basis

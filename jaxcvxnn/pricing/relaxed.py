@@ -1,9 +1,9 @@
 """The price of the best new neuron for any rank: a semidefinite relaxation, proven on the host.
 
-The cone of (lifted) holds E[z z'] for z = (relu(P u), u) of every distribution of u, so that the largest
-<C C', S> over it is an upper bound on the squared price (`programs.relaxed_price`). The solver's N is
-only a suggestion: shifted by the least multiple of an interior one that makes it feasible, and verified
-with all rounding errors accounted for. docs/math.md, section "The price, relaxed".
+The cone of (lifted) holds E[z z'] for z = (relu(P u), u) of every distribution of u, so that the
+largest <C C', S> over it is an upper bound on the squared price (`programs.relaxed_price`). The
+solver's N is only a suggestion: shifted by the least multiple of an interior one that makes it
+feasible, and verified with all rounding errors accounted for. docs/math.md, section "The price, relaxed".
 """
 
 import dataclasses
@@ -115,9 +115,9 @@ class _Relaxation:
     def proven(self, multipliers: Matrix, square: float) -> float:
         """A bound on the price that N (m, m) proves; inf if rounding leaves none.
 
-        `square` s is about the squared price that N should prove. The matrix s I_u - C C' - V'NV is made
-        positive definite by adding d (I_u - V'N_s V), N_s the interior multipliers: the least such d is
-        an eigenvalue, and s + d the squared bound.
+        `square` s is about the squared price that N should prove. The matrix s I_u - C C' - V'NV is
+        made positive definite by adding d (I_u - V'N_s V), N_s the interior multipliers: the least such
+        d is an eigenvalue, and s + d the squared bound.
         """
         if not (np.all(np.isfinite(multipliers)) and math.isfinite(square)):
             return math.inf
