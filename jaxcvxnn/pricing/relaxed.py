@@ -3,7 +3,9 @@
 The cone of (lifted) holds E[z z'] for z = (relu(P u), u) of every distribution of u, so that the
 largest <C C', S> over it is an upper bound on the squared price (`programs.relaxed_price`). The
 solver's N is only a suggestion: shifted by the least multiple of an interior one that makes it
-feasible, and verified with all rounding errors accounted for. docs/math.md, section "The price, relaxed".
+feasible, and verified with all rounding errors accounted for.
+
+Derivation: docs/math.md, section "The price, relaxed".
 """
 
 import dataclasses
