@@ -8,7 +8,15 @@ from scipy.optimize import minimize
 
 import jaxcvxnn
 from jaxcvxnn.clock import Clock
-from jaxcvxnn.columns import balanced, certify_residual, generate_columns, narrow
+from jaxcvxnn.columns import (
+    balanced,
+    between_neighbours,
+    certify_residual,
+    generate_columns,
+    narrow,
+)
+from jaxcvxnn.demo_data import random_trial
+from jaxcvxnn.pricing.pricer import Pricer
 from jaxcvxnn.problem import TrainingProblem, in_float64
 
 
@@ -179,12 +187,49 @@ def test_an_interrupt_returns_the_best_pair_so_far(rng):
 
     def interrupt(lower, upper, done):
         rounds.append((lower, upper))
-        if done == 2:
+        if done == 1:
             clock.stopped = "interrupted"
 
     found = generate_columns(given, clock=clock, watch=interrupt)
     assert found.status == "interrupted"
     assert (found.lower_bound, found.upper_bound) == rounds[-1]
+
+
+def test_neurons_between_neighbours():
+    """Next to a point on both sides, across the angle pi too: on the way from their average to it."""
+
+    def unit(angles):
+        return np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+
+    for start in (0.3, np.pi - 0.05, -0.05):
+        first = unit(start + np.array([2.0, 0.0, 0.1]))
+        point = unit(np.array([start + 0.05]))
+        found = between_neighbours(point, first, np.array([[9.0, 0.0], [0.0, -3.0], [0.6, 0.8]]))
+        # The weights 3 and 1: the average is a quarter of the way, nearly (the chord is no arc).
+        angles = np.angle(np.exp(1j * (np.arctan2(found[:, 1], found[:, 0]) - start)))
+        np.testing.assert_allclose(angles, 0.025 + 0.025 * np.array([1 / 8, 1 / 64]), atol=2e-5)
+
+
+@pytest.mark.parametrize("weight_decay", [0.1, 0.01])
+def test_few_rounds_at_rank_two(weight_decay):
+    """Maxima of the price alone need up to 16, since they halve an arc in each."""
+    for seed in range(3):
+        found = generate_columns(problem(*random_trial(seed), weight_decay), tolerance=1e-8)
+        assert found.status == "solved"
+        assert 0 <= found.relative_gap <= 1e-8
+        assert found.rounds <= 8
+
+
+def test_the_kinks_of_a_price(rng):
+    X = rng.standard_normal((9, 2)) @ rng.standard_normal((2, 4))
+    pricer = Pricer(X)
+    kinks = pricer.kinks(100)
+    np.testing.assert_allclose(np.linalg.norm(kinks, axis=1), 1)
+    on_ray = np.min(np.abs(kinks @ X.T), axis=1) <= 1e-12
+    assert np.sum(on_ray) == 18  # both ends of each line; the others are those of the axes
+    assert len(pricer.kinks(5)) <= 5
+    assert len(Pricer(rng.standard_normal((9, 3))).kinks(100)) == 0
+    np.testing.assert_array_equal(np.unique(Pricer(X[:, :1]).kinks(100)), [-1, 1])
 
 
 def test_narrow_networks(rng):
