@@ -72,7 +72,11 @@ def _certify(
     residual = np.asarray(problem.loss.gradient(network.predict(problem.X), problem.Y))
     first = np.asarray(network.first_layer).T
     budget = None if clock.limit is None else clock.limit / 4
-    proof = certify_residual(problem, residual, pricer, neurons=first, seconds=budget)
+    # Where the relaxation of training follows, which proves more, that of the price takes its time.
+    method = "branch_and_bound" if _relaxes(problem, pricer) else "auto"
+    proof = certify_residual(
+        problem, residual, pricer, method=method, neurons=first, seconds=budget
+    )
     lower, source = proof.lower_bound, "the network's own residual"
     if relative_gap(lower, upper) > tolerance:
         better, method = _global_bound(problem, network, pricer, tolerance, clock, seed)
@@ -99,13 +103,18 @@ def _global_bound(
     seed: int,
 ) -> tuple[float, str]:
     """The best lower bound to be had in the time left, and where it comes from."""
-    if pricer.rank <= LARGEST_RANK or not isinstance(problem.loss, Squared):
+    if not _relaxes(problem, pricer):
         found = generate_columns(
             problem, start=network, pricer=pricer, tolerance=tolerance, clock=clock, seed=seed
         )
         return found.lower_bound, f"column generation, {found.rounds} rounds"
     relaxed = relaxation_bound(problem, network, clock)
     return relaxed.lower_bound, "the semidefinite relaxation"
+
+
+def _relaxes(problem: TrainingProblem, pricer: Pricer) -> bool:
+    """Whether the global problem is relaxed, since its rank is too high for column generation."""
+    return pricer.rank > LARGEST_RANK and isinstance(problem.loss, Squared)
 
 
 def as_network(network: Any) -> TwoLayerReLU:

@@ -38,6 +38,7 @@ NEGLIGIBLE = 1e-5
 # output weights, in units of the gap so far and at most. Far from the optimum less accuracy will do.
 FIRST_NEURONS = 128
 REFIT_ACCURACY = 1e-3
+LAST_REFIT = 1e-12
 # Parts of the way from the average of two neurons to the best price between them, where others are
 # tried.
 ON_THE_WAY = (1 / 8, 1 / 64)
@@ -177,6 +178,8 @@ def generate_columns(
             status = work.clock.interruptible(lambda: work.round(watch)) or work.clock.stopped
             if status != "running":
                 break
+        if status == "solved":
+            work.clock.interruptible(work.finish)
     return ColumnGeneration(
         network=work.network,
         upper_bound=work.upper,
@@ -319,6 +322,14 @@ class _Columns:
             return "stalled"
         self.add(pays)
         return "running"
+
+    def finish(self) -> None:
+        """Where that is cheap, fit so well that the network's own residual proves the bound too, whose
+        error is the square root of the weights' gap."""
+        if self.exact:
+            found = fit_outputs(self.problem, self.first, self.second, LAST_REFIT)
+            self.second = found.V
+            self._offer(self._as_network())
 
     def _refit(self) -> Matrix:
         """The best output weights of the neurons at hand; the residual that prices others."""

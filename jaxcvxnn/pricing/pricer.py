@@ -147,7 +147,7 @@ def best_neuron(
     - `method`: "planar" (exact, rank at most 2), "enumeration" (exact, rank at most 3),
       "branch_and_bound" (any rank; practical up to 5 or 6), "relaxation" (any rank, an upper bound that
       more time does not close) or "auto", which takes the first of these that suits: planar up to rank
-      2, branch and bound up to rank 6, and above it the relaxation where it has at most 200 directions.
+      2, branch and bound up to rank 6, and above it the relaxation where it has at most 100 directions.
     - `relative`, `max_boxes`, `seconds`: when branch and bound may stop. Whenever it stops, the
       interval is valid.
 

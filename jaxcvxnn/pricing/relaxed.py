@@ -30,8 +30,8 @@ from .branch_and_bound import price_branch_and_bound
 from .price import Matrix, Price
 
 METHOD = "relaxation"
-# Directions at most that "auto" takes it for: a step of splitting on more takes a second.
-LARGEST = 200
+# Directions at most that "auto" takes it for: the steps between two proofs take seconds then.
+LARGEST = 100
 # Where the relaxation is not tight, both methods prove the same, and splitting compiles much faster.
 # Its steps are those between two proofs; it ends after PATIENCE proofs that gain less than STALL.
 SPLITTING = Splitting(max_steps=1000, tolerance=1e-7)
