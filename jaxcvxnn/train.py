@@ -33,7 +33,6 @@ from .sgd import random_weights
 from .spectrahedron_training import train_spectrahedron
 from .training_result import TrainingResult as TrainingResult
 
-
 PROGRAMS = ("auto", "columns", "lifted", "spectrahedron")
 # The best penalty differs by factors of 100 between data sets, and no formula tried predicts it: all
 # of these race, judged by the certified bound. See docs/math.md, "The penalty".
