@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxcvxnn import TrainingProblem, TwoLayerReLU, demo_data, train, train_sgd
+from jaxcvxnn import AbstractTwoLayer, TrainingProblem, demo_data, train, train_sgd
 from jaxcvxnn.plots import plot_bounds
 
 
@@ -31,7 +31,9 @@ def load(path: Path | None) -> tuple[str, np.ndarray, np.ndarray]:
     return path.stem, samples, targets
 
 
-def objective(network: TwoLayerReLU, X: np.ndarray, Y: np.ndarray, weight_decay: float) -> float:
+def objective(
+    network: AbstractTwoLayer, X: np.ndarray, Y: np.ndarray, weight_decay: float
+) -> float:
     """The training objective from the weights, independent of the library's own."""
     U, V = np.asarray(network.U, np.float64), np.asarray(network.V, np.float64)
     residual = np.maximum(X @ U, 0) @ V - Y

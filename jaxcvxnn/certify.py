@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from .activations import RELU
 from .clock import Clock
 from .columns import (
     certify_residual,
@@ -15,9 +16,12 @@ from .columns import (
 )
 from .losses import AbstractLoss, Squared
 from .network_certificate import NetworkCertificate
-from .networks import TwoLayerReLU
+from .networks import AbstractTwoLayer, PolynomialNetwork, TwoLayerReLU
+from .polynomial_certificate import certify_polynomial
 from .pricing.pricer import LARGEST_RANK, Pricer
 from .problem import TrainingProblem, in_float64
+from .slopes import stacked_features
+from .spectrahedron_training import TOLERANCE as POLYNOMIAL, train_spectrahedron
 from .train import relaxation_bound
 
 
@@ -32,17 +36,19 @@ def certify(
     time_limit: float | None = 60.0,
     seed: int = 0,
 ) -> NetworkCertificate:
-    """Prove how far a two-layer ReLU network is from the global optimum of its training problem.
+    """Prove how far a two-layer network is from the global optimum of its training problem.
 
     The network's own residual is the first proof (Sahiner et al., 2021, eq. 11). Where it leaves a gap,
     because the network is not optimal, the global problem is solved in the time left, from this
-    network's neurons: by column generation up to rank 6, else by the semidefinite relaxation.
+    network's neurons: by column generation up to rank 6, else by the semidefinite relaxation. For a
+    polynomial activation that is the exact program, whatever the rank.
 
     **Arguments:**
 
-    - `network`: a `TwoLayerReLU`; weights (U, V) or (U, V, b) of shapes (d, m), (m, c), (m,) as arrays
-      of any library; or an `equinox.nn.MLP` of depth 1 with ReLU and no output bias. PyTorch's
-      `Linear.weight` is the transpose: pass (first.weight.T, second.weight.T), detached.
+    - `network`: a `TwoLayerReLU`, `TwoLayerLeakyReLU` or `PolynomialNetwork`; weights (U, V) or
+      (U, V, b) of a ReLU network, of shapes (d, m), (m, c), (m,), as arrays of any library; or an
+      `equinox.nn.MLP` of depth 1 with ReLU and no output bias. PyTorch's `Linear.weight` is the
+      transpose: pass (first.weight.T, second.weight.T), detached.
     - `X`, `Y`, `weight_decay`, `loss`: see `TrainingProblem`. The loss is a sum over samples.
     - `tolerance`: the relative gap that is good enough, by default 1e-8 up to rank 2 and 1e-5 above.
     - `time_limit`: seconds after which the best bound so far is returned (None: no limit).
@@ -52,20 +58,38 @@ def certify(
     """
     checked = as_network(network)
     bias = checked.b is not None
-    problem = in_float64(TrainingProblem(X, Y, weight_decay, bias=bias, loss=loss))
+    problem = in_float64(
+        TrainingProblem(X, Y, weight_decay, bias=bias, loss=loss, activation=checked.activation)
+    )
     _check_fit(checked, problem)
     with jax.enable_x64(True):
+        if isinstance(checked, PolynomialNetwork):
+            return _certify_polynomial(problem, checked, tolerance, Clock(time_limit))
         return _certify(problem, checked, tolerance, Clock(time_limit), seed)
+
+
+def _certify_polynomial(
+    problem: TrainingProblem, network: PolynomialNetwork, tolerance: float | None, clock: Clock
+) -> NetworkCertificate:
+    own = certify_polynomial(problem, network)
+    if own.relative_gap <= (POLYNOMIAL if tolerance is None else tolerance):
+        return own
+    best = train_spectrahedron(problem, tolerance, clock, network.width, None)
+    if best.lower_bound <= own.lower_bound:
+        return own
+    return eqx.tree_at(
+        lambda c: (c.lower_bound, c.bound_source), own, (best.lower_bound, "the exact program")
+    )
 
 
 def _certify(
     problem: TrainingProblem,
-    network: TwoLayerReLU,
+    network: AbstractTwoLayer,
     tolerance: float | None,
     clock: Clock,
     seed: int,
 ) -> NetworkCertificate:
-    pricer = Pricer(problem.features)
+    pricer = Pricer(stacked_features(problem))
     if tolerance is None:
         tolerance = default_tolerance(pricer.rank)
     upper = float(problem.objective(network))
@@ -96,7 +120,7 @@ def _certify(
 
 def _global_bound(
     problem: TrainingProblem,
-    network: TwoLayerReLU,
+    network: AbstractTwoLayer,
     pricer: Pricer,
     tolerance: float,
     clock: Clock,
@@ -114,10 +138,11 @@ def _global_bound(
 
 def _relaxes(problem: TrainingProblem, pricer: Pricer) -> bool:
     """Whether the global problem is relaxed, since its rank is too high for column generation."""
-    return pricer.rank > LARGEST_RANK and isinstance(problem.loss, Squared)
+    relaxable = isinstance(problem.loss, Squared) and problem.activation == RELU
+    return pricer.rank > LARGEST_RANK and relaxable
 
 
-def as_network(network: Any) -> TwoLayerReLU:
+def as_network(network: Any) -> AbstractTwoLayer:
     """Any of the forms that `certify` takes as a network of NumPy float64 arrays.
 
     **Raises** a `ValueError` for anything else, shapes that do not fit, and entries that are not
@@ -125,11 +150,11 @@ def as_network(network: Any) -> TwoLayerReLU:
     """
     if isinstance(network, eqx.nn.MLP):
         network = _from_mlp(network)
-    if not isinstance(network, TwoLayerReLU):
+    if not isinstance(network, AbstractTwoLayer):
         if not isinstance(network, tuple | list) or len(network) not in (2, 3):
             raise ValueError(
-                "network must be a TwoLayerReLU, an equinox.nn.MLP of depth 1, or weights (U, V) or "
-                f"(U, V, b); got {type(network).__name__}."
+                "network must be a TwoLayerReLU or its kin, an equinox.nn.MLP of depth 1, or weights "
+                f"(U, V) or (U, V, b); got {type(network).__name__}."
             )
         network = TwoLayerReLU(*(None if part is None else np.asarray(part) for part in network))
     exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), network)
@@ -161,7 +186,7 @@ def _from_mlp(network: eqx.nn.MLP) -> TwoLayerReLU:
     return TwoLayerReLU(np.asarray(hidden.weight).T, np.asarray(output.weight).T, bias)
 
 
-def _check_fit(network: TwoLayerReLU, problem: TrainingProblem) -> None:
+def _check_fit(network: AbstractTwoLayer, problem: TrainingProblem) -> None:
     features, outputs = problem.X.shape[1], problem.Y.shape[1]
     if (network.in_features, network.out_features) != (features, outputs):
         raise ValueError(

@@ -17,9 +17,9 @@ from scipy.sparse.csgraph import connected_components
 
 from jaxcone import verified
 
-from .columns import PricedCertificate, balanced, fit_outputs, relative_gap
+from .columns import PricedCertificate, balanced_network, fit_outputs, relative_gap
 from .dual_bound import dual_bound
-from .networks import TwoLayerReLU
+from .networks import AbstractTwoLayer
 from .pricing.ascent import normalised
 from .pricing.price import Matrix, Price, finite_matrix, prices
 from .problem import TrainingProblem, in_float64, require_relu, require_squared
@@ -43,7 +43,7 @@ class WhitenedSolution(eqx.Module):
     networks; the network is then made of the positive and negative parts of theirs.
     """
 
-    network: TwoLayerReLU
+    network: AbstractTwoLayer
     upper_bound: float
     certificate: PricedCertificate
     exact: bool
@@ -93,7 +93,7 @@ def whitened_optimum(problem: TrainingProblem) -> WhitenedSolution:
         first, second = atoms.T @ X / scale**2, atoms.T @ left @ right
         lengths = np.linalg.norm(first, axis=1)[:, None]
         first, second = first / lengths, second * lengths
-    network = balanced(first, second, bias=problem.bias)
+    network = balanced_network(problem, first, second)
     upper = float(problem.objective(network))
     price = _price(residual, X, first, scale, distance)
     bound, dual_scale = dual_bound(problem.loss, residual, Y, weight_decay, price.upper)

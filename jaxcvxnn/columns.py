@@ -20,12 +20,13 @@ from jaxtyping import Float
 from .clock import Clock
 from .dual_bound import dual_bound
 from .group_lasso import GroupLassoSolution, solve_group_lasso
-from .networks import TwoLayerReLU, from_first_layer
+from .networks import AbstractTwoLayer, from_first_layer
 from .polish import merge
 from .pricing.ascent import local_maxima, normalised
 from .pricing.price import Matrix, Price, finite_matrix, prices
 from .pricing.pricer import Pricer
-from .problem import TrainingProblem, in_float64, require_relu
+from .problem import TrainingProblem, in_float64
+from .slopes import stacked_features, stacked_price, stacked_residual
 
 # How far the best price found may be above the weight decay when a proof is first tried, and the
 # factor between stages: proofs far from the optimum cost as much and say little.
@@ -72,7 +73,7 @@ class ColumnGeneration(eqx.Module):
     `history` has a row (lower, upper, neurons) per round.
     """
 
-    network: TwoLayerReLU
+    network: AbstractTwoLayer
     upper_bound: float
     certificate: PricedCertificate
     status: str
@@ -117,10 +118,12 @@ def certify_residual(
     """The lower bound that a residual proves: any R (n, c), best the gradient of the loss at a good
     network's outputs, which is f(X) - Y for the squared one.
 
-    **Arguments:** `pricer`, one of `problem.features`, saves its set-up; `budget` (`seconds`,
-    `max_boxes`, `relative`, ...) goes to branch and bound, which prices data of rank 3 and more.
+    **Arguments:** `pricer`, one of `stacked_features(problem)`, which for ReLU are the features, saves
+    its set-up; `budget` (`seconds`, `max_boxes`, `relative`, ...) goes to branch and bound, which
+    prices data of rank 3 and more.
 
-    **Raises** a `ValueError` for a residual of another shape than Y or with entries not finite.
+    **Raises** a `ValueError` for a polynomial activation, and a residual of another shape than Y or
+    with entries not finite.
     """
     problem = in_float64(problem)
     residual = finite_matrix(residual, "residual", rows=len(problem.Y))
@@ -128,9 +131,8 @@ def certify_residual(
         raise ValueError(
             f"residual must have the shape of Y, {problem.Y.shape}; its shape is {residual.shape}."
         )
-    return _certify(
-        problem, residual, Pricer(problem.features) if pricer is None else pricer, budget
-    )
+    pricer = Pricer(stacked_features(problem)) if pricer is None else pricer
+    return _certify(problem, residual, pricer, budget)
 
 
 def _certify(
@@ -139,7 +141,7 @@ def _certify(
     """`certify_residual` for arrays that are checked."""
     usable = problem.loss.into_domain(residual, problem.Y)
     slack = problem.loss.perturbation(usable, problem.Y)
-    price = pricer.price(usable, perturbation=slack, **budget)
+    price = stacked_price(problem, usable, slack, pricer, **budget)
     weight_decay = float(problem.weight_decay)
     bound, scale = dual_bound(problem.loss, usable, problem.Y, weight_decay, price.upper)
     return PricedCertificate(bound, scale, usable, price)
@@ -148,7 +150,7 @@ def _certify(
 def generate_columns(
     problem: TrainingProblem,
     *,
-    start: TwoLayerReLU | None = None,
+    start: AbstractTwoLayer | None = None,
     pricer: Pricer | None = None,
     tolerance: float | None = None,
     max_rounds: int = 300,
@@ -156,16 +158,16 @@ def generate_columns(
     seed: int = 0,
     watch: Callable[[float, float, int], None] | None = None,
 ) -> ColumnGeneration:
-    """Train to the global optimum, from the neurons of `start` if it is given.
+    """Train to the global optimum, from the neurons of `start` if it is given: ReLU, leaky ReLU or the
+    absolute value, any loss.
 
-    `pricer`, one of `problem.features`, saves its set-up. `tolerance` is the relative gap at which it
-    ends, by default 1e-8 where prices are known in closed form (rank 1 and 2), else 1e-5.
+    `pricer`, one of `stacked_features(problem)`, saves its set-up. `tolerance` is the relative gap at
+    which it ends, by default 1e-8 where prices are known in closed form (rank 1 and 2), else 1e-5.
     `watch(lower, upper, round)` is called after each round. Ctrl-C and `clock` end the work with the
     best pair of bounds so far. In float64, whatever the problem is in.
     """
-    require_relu(problem)
     problem = in_float64(problem)
-    pricer = Pricer(problem.features) if pricer is None else pricer
+    pricer = Pricer(stacked_features(problem)) if pricer is None else pricer
     if tolerance is None:
         tolerance = default_tolerance(pricer.rank)
     with jax.enable_x64(True):
@@ -191,7 +193,7 @@ def generate_columns(
     )
 
 
-def narrow(problem: TrainingProblem, network: TwoLayerReLU, width: int) -> TwoLayerReLU:
+def narrow(problem: TrainingProblem, network: AbstractTwoLayer, width: int) -> AbstractTwoLayer:
     """A network of at most `width` neurons: parallel ones merged, then the weakest dropped, and the
     output weights fitted again. The problem's arrays are NumPy's."""
     for tolerance in MERGES:
@@ -201,21 +203,21 @@ def narrow(problem: TrainingProblem, network: TwoLayerReLU, width: int) -> TwoLa
     first, second = unit_neurons(network)
     kept = np.argsort(-np.linalg.norm(second, axis=1), kind="stable")[:width]
     found = fit_outputs(problem, first[kept], second[kept])
-    return balanced(first[kept], found.V, bias=problem.bias)
+    return balanced_network(problem, first[kept], found.V)
 
 
 def fit_outputs(
     problem: TrainingProblem, first: Matrix, start: Matrix, tolerance: float = 1e-10
 ) -> GroupLassoSolution:
     """The best output weights of unit neurons (m, d)."""
-    activations = np.maximum(problem.features @ first.T, 0)
+    activations = problem.activation(problem.features @ first.T)
     penalties = np.full(len(first), float(problem.weight_decay))
     return solve_group_lasso(
         activations, problem.Y, penalties, loss=problem.loss, start=start, tolerance=tolerance
     )
 
 
-def unit_neurons(network: TwoLayerReLU) -> tuple[Matrix, Matrix]:
+def unit_neurons(network: AbstractTwoLayer) -> tuple[Matrix, Matrix]:
     """The same function by unit neurons (m, d) with output weights (m, c), without idle neurons."""
     first, second = np.asarray(network.first_layer).T, np.asarray(network.V)
     lengths = np.linalg.norm(first, axis=1)
@@ -223,12 +225,13 @@ def unit_neurons(network: TwoLayerReLU) -> tuple[Matrix, Matrix]:
     return first[alive] / lengths[alive, None], second[alive] * lengths[alive, None]
 
 
-def balanced(first: Matrix, second: Matrix, *, bias: bool) -> TwoLayerReLU:
+def balanced_network(problem: TrainingProblem, first: Matrix, second: Matrix) -> AbstractTwoLayer:
     """Unit neurons (m, d) with output weights (m, c) as the network that weight decay likes best."""
     strength = np.linalg.norm(second, axis=1)
     alive = strength > 0
     root = np.sqrt(strength[alive])[:, None]
-    return from_first_layer((first[alive] * root).T, second[alive] / root, bias=bias)
+    weights, outputs = (first[alive] * root).T, second[alive] / root
+    return from_first_layer(weights, outputs, bias=problem.bias, activation=problem.activation)
 
 
 def between_neighbours(points: Matrix, first: Matrix, second: Matrix) -> Matrix:
@@ -260,7 +263,7 @@ class _Columns:
     seed: int
 
     def __post_init__(self):
-        self.features = self.problem.features
+        self.features = self.pricer.features
         self.weight_decay = float(self.problem.weight_decay)
         self.first = np.zeros((0, self.features.shape[1]))
         self.second = np.zeros((0, self.problem.Y.shape[1]))
@@ -290,7 +293,7 @@ class _Columns:
         """The relative gap of the best pair of bounds."""
         return relative_gap(self.certificate.lower_bound, self.upper)
 
-    def adopt(self, network: TwoLayerReLU) -> None:
+    def adopt(self, network: AbstractTwoLayer) -> None:
         """Begin with the neurons of a network, which is the best so far."""
         first, second = unit_neurons(network)
         self.add(first, second)
@@ -306,8 +309,9 @@ class _Columns:
     def round(self, watch: Callable[[float, float, int], None] | None) -> str:
         """Refit, price, add; the status afterwards."""
         residual = self._refit()
-        price = self._price(residual)
-        pays = self._paying(price, residual)
+        stacked = stacked_residual(self.problem, residual)
+        price = self._price(residual, stacked)
+        pays = self._paying(price, stacked)
         self.history.append((self.certificate.lower_bound, self.upper, len(self.first)))
         if watch is not None:
             watch(self.certificate.lower_bound, self.upper, len(self.history))
@@ -349,12 +353,12 @@ class _Columns:
         self.objective = min(self.objective, found.objective)
         return found.residual
 
-    def _price(self, residual: Matrix) -> Price:
+    def _price(self, residual: Matrix, stacked: Matrix) -> Price:
         """New neurons, with a proof where it is cheap or promises something."""
         if self.exact:
             return self._prove(residual)
         found, values = local_maxima(
-            residual,
+            stacked,
             self.features,
             starts=200 * self.pricer.rank,
             neurons=self.first,
@@ -389,15 +393,15 @@ class _Columns:
             self.certificate = found
         return found.price
 
-    def _paying(self, price: Price, residual: Matrix) -> Matrix:
+    def _paying(self, price: Price, stacked: Matrix) -> Matrix:
         """The neurons that pay, best first, of those that do nearly the same only the best."""
-        values = prices(residual, self.features, price.neurons)
+        values = prices(stacked, self.features, price.neurons)
         pays = values > self.weight_decay * (1 + 1e-13)
         neurons, values = price.neurons[pays], values[pays]
         if not len(values):
             return neurons
         if self.exact:
-            return np.concatenate([neurons, self._between(neurons, residual)])
+            return np.concatenate([neurons, self._between(neurons, stacked)])
         activations = np.maximum(neurons @ self.features.T, 0)
         lengths = np.linalg.norm(activations, axis=1, keepdims=True)
         activations = activations / lengths
@@ -411,18 +415,18 @@ class _Columns:
                 break
         return neurons[chosen]
 
-    def _between(self, neurons: Matrix, residual: Matrix) -> Matrix:
+    def _between(self, neurons: Matrix, stacked: Matrix) -> Matrix:
         """Those that pay of the neurons between one of `neurons` and the ones at hand beside it."""
         if self.pricer.rank < 2 or not len(self.first):
             return neurons[:0]
         basis = self.pricer.directions.basis
         found = between_neighbours(neurons @ basis, self.first @ basis, self.second) @ basis.T
-        return found[prices(residual, self.features, found) > self.weight_decay * (1 + 1e-13)]
+        return found[prices(stacked, self.features, found) > self.weight_decay * (1 + 1e-13)]
 
-    def _as_network(self) -> TwoLayerReLU:
-        return balanced(self.first, self.second, bias=self.problem.bias)
+    def _as_network(self) -> AbstractTwoLayer:
+        return balanced_network(self.problem, self.first, self.second)
 
-    def _offer(self, network: TwoLayerReLU) -> None:
+    def _offer(self, network: AbstractTwoLayer) -> None:
         network = jax.tree.map(np.asarray, network)
         objective = float(self.problem.objective(network))
         if objective < self.upper:

@@ -19,11 +19,11 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
+from .arrangements import sign_patterns
 from .clock import Clock
-from .columns import PricedCertificate, balanced, certify_residual, relative_gap
-from .networks import TwoLayerReLU
+from .columns import PricedCertificate, balanced_network, certify_residual, relative_gap
+from .networks import AbstractTwoLayer
 from .pricing.cone_pca import cone_pca
-from .pricing.enumeration import sign_patterns
 from .pricing.price import Matrix
 from .pricing.pricer import Pricer
 from .problem import TrainingProblem, in_float64, require_relu
@@ -49,7 +49,7 @@ class FrankWolfe(eqx.Module):
     lower bound on what any network of these patterns and a penalty of radius reaches.
     """
 
-    network: TwoLayerReLU
+    network: AbstractTwoLayer
     upper_bound: float
     certificate: PricedCertificate
     status: str
@@ -230,7 +230,7 @@ class _Search:
             self._move(residual, vertex)
         return "running"
 
-    def network(self) -> TwoLayerReLU:
+    def network(self) -> AbstractTwoLayer:
         """The best point's: t sum_j 2 (j + 1) / (k (k + 1)) atom_j after k steps, the products of the
         steps 2 / (j + 2) with what later steps leave of them. Atoms of one direction are one neuron,
         whose penalty is at most the sum of theirs."""
@@ -244,7 +244,7 @@ class _Search:
         )
         outputs = np.zeros((len(index), second.shape[1]))
         np.add.at(outputs, group.ravel(), weights[:, None] * second)
-        return balanced(first[index], outputs, bias=self.problem.bias)
+        return balanced_network(self.problem, first[index], outputs)
 
     def _evaluate(self, point: Matrix) -> tuple[float, Matrix]:
         """The loss and its gradient."""

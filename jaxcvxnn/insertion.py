@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .networks import TwoLayerReLU, from_first_layer
+from .networks import AbstractTwoLayer, from_first_layer
 from .problem import TrainingProblem
 
 # The exponent of the multiplicative update below; 1 is the plain method, which is monotone.
@@ -27,16 +27,16 @@ NEGLIGIBLE = 1e-5
 
 def grow(
     problem: TrainingProblem,
-    network: TwoLayerReLU,
+    network: AbstractTwoLayer,
     key: PRNGKeyArray,
     *,
     width: int = 300,
     rounds: int = 40,
     per_round: int = 60,
     tolerance: float = 1e-6,
-    watch: Callable[[TwoLayerReLU, float, int], bool | None] | None = None,
+    watch: Callable[[AbstractTwoLayer, float, int], bool | None] | None = None,
     catch_interrupt: bool = True,
-) -> TwoLayerReLU:
+) -> AbstractTwoLayer:
     """The best network found by rounds of insertion, refit and pruning, of at most `width` neurons.
 
     It ends when no direction was found whose price exceeds the weight decay by `tolerance`,
@@ -74,8 +74,8 @@ def grow(
 
 
 def refit_network(
-    problem: TrainingProblem, network: TwoLayerReLU, *, width: int = 300
-) -> TwoLayerReLU:
+    problem: TrainingProblem, network: AbstractTwoLayer, *, width: int = 300
+) -> AbstractTwoLayer:
     """`refit` of the directions that a network has, padded with zero neurons up to `width`."""
     return _refit_padded(problem, *_directions(network), width)
 
@@ -83,14 +83,14 @@ def refit_network(
 @eqx.filter_jit
 def refit(
     problem: TrainingProblem, directions: Float[Any, "d m"], strength: Float[Any, " m"]
-) -> TwoLayerReLU:
+) -> AbstractTwoLayer:
     """The network with these unit first-layer directions and nearly optimal output weights.
 
-    min over V of 1/2 ||A V - Y||^2 + wd sum_j |v_j|, A = relu(X U): since |v| = min over eta > 0 of
+    min over V of 1/2 ||A V - Y||^2 + wd sum_j |v_j|, A = phi(X U): since |v| = min over eta > 0 of
     (|v|^2 / eta + eta) / 2, alternate a ridge regression with penalties 1 / eta_j and eta_j = |v_j|,
     which multiplies eta_j by its price over the weight decay. `strength` is the first eta.
     """
-    activations = jax.nn.relu(jnp.asarray(problem.features) @ directions)
+    activations = problem.activation(jnp.asarray(problem.features) @ directions)
     ridge = problem.weight_decay * jnp.eye(activations.shape[0], dtype=activations.dtype)
 
     def dual(eta):
@@ -105,13 +105,14 @@ def refit(
     size = jnp.sqrt(jnp.linalg.norm(second, axis=1))
     alive = size > 0
     second = second / jnp.where(alive, size, 1)[:, None]
-    return from_first_layer(directions * size, second, bias=problem.bias)
+    weights = directions * size
+    return from_first_layer(weights, second, bias=problem.bias, activation=problem.activation)
 
 
 @eqx.filter_jit
 def best_directions(
     problem: TrainingProblem,
-    network: TwoLayerReLU,
+    network: AbstractTwoLayer,
     key: PRNGKeyArray,
     *,
     starts: int = 150,
@@ -154,7 +155,7 @@ def best_directions(
     return u[:, kept], prices[kept]
 
 
-def _directions(network: TwoLayerReLU) -> tuple[np.ndarray, np.ndarray]:
+def _directions(network: AbstractTwoLayer) -> tuple[np.ndarray, np.ndarray]:
     """Unit first-layer directions of the live neurons, and their |u| |v|."""
     first = np.asarray(network.first_layer)
     lengths = np.linalg.norm(first, axis=0)
@@ -165,17 +166,18 @@ def _directions(network: TwoLayerReLU) -> tuple[np.ndarray, np.ndarray]:
 
 def _refit_padded(
     problem: TrainingProblem, first: np.ndarray, strength: np.ndarray, width: int
-) -> TwoLayerReLU:
+) -> AbstractTwoLayer:
     room = max(width - first.shape[1], 0)
     return refit(problem, np.pad(first, ((0, 0), (0, room))), np.pad(strength, (0, room)))
 
 
-def pad(network: TwoLayerReLU, width: int) -> TwoLayerReLU:
+def pad(network: AbstractTwoLayer, width: int) -> AbstractTwoLayer:
     """The network with zero neurons up to `width`: one shape, one compilation."""
     room = max(width - network.width, 0)
     first = jnp.pad(jnp.asarray(network.first_layer), ((0, 0), (0, room)))
     second = jnp.pad(jnp.asarray(network.V), ((0, room), (0, 0)))
-    return from_first_layer(first, second, bias=network.b is not None)
+    biased = network.b is not None
+    return from_first_layer(first, second, bias=biased, activation=network.activation)
 
 
 def _unit(columns: Array) -> Array:

@@ -172,11 +172,13 @@ def two_layer(
     return TwoLayerLeakyReLU(U, V, b, activation=activation)
 
 
-def from_first_layer(weights: Any, V: Any, *, bias: bool) -> TwoLayerReLU:
+def from_first_layer(
+    weights: Any, V: Any, *, bias: bool, activation: AbstractActivation = RELU
+) -> AbstractTwoLayer:
     """The network whose `first_layer` is `weights`."""
     if not bias:
-        return TwoLayerReLU(weights, V)
-    return TwoLayerReLU(weights[:-1], V, weights[-1])
+        return two_layer(weights, V, activation=activation)
+    return two_layer(weights[:-1], V, weights[-1], activation=activation)
 
 
 def _weights(U: Any, V: Any, b: Any, kind: str) -> tuple[Any, Any, Any]:

@@ -30,12 +30,13 @@ from .columns import (
     relative_gap,
 )
 from .insertion import refit_network
-from .networks import TwoLayerReLU
+from .networks import AbstractTwoLayer
 from .polish import merge, prune
 from .pricing.pricer import Pricer
 from .problem import TrainingProblem, in_float64
 from .programs.lifted import lifted_program
 from .reduction import reduce
+from .slopes import stacked_features
 from .train import (
     MAX_ROUNDS,
     SOLVE_SHARE,
@@ -67,7 +68,7 @@ class PathPoint(eqx.Module):
     """
 
     weight_decay: float
-    network: TwoLayerReLU
+    network: AbstractTwoLayer
     upper_bound: float
     lower_bound: float
     status: str
@@ -107,7 +108,7 @@ class RegularizationPath(eqx.Module):
         return iter(self.points)
 
     @property
-    def networks(self) -> tuple[TwoLayerReLU, ...]:
+    def networks(self) -> tuple[AbstractTwoLayer, ...]:
         """The network of each point."""
         return tuple(point.network for point in self.points)
 
@@ -211,7 +212,13 @@ def path(
         clock = Clock(time_limit)
         descending = distinct[::-1].tolist()
         for_lifted = solver not in (None, "auto") or not polish
-        if choose_program(program, in_float64(problem), for_lifted=for_lifted) == "columns":
+        chosen = choose_program(program, in_float64(problem), for_lifted=for_lifted)
+        if chosen == "spectrahedron":
+            raise ValueError(
+                "problem: for a polynomial activation use `spectrahedron_path`; path takes ReLU, leaky "
+                "ReLU and the absolute value."
+            )
+        if chosen == "columns":
             points = _by_columns(problem, descending, clock, int(width), seed, progress)[::-1]
         else:
             lifted = _Path(problem, descending, clock, int(width), seed, progress)
@@ -219,7 +226,9 @@ def path(
     return RegularizationPath(problem, tuple(points[place] for place in places), clock.seconds)
 
 
-def simplify(problem: TrainingProblem, network: TwoLayerReLU, *, width: int = 300) -> TwoLayerReLU:
+def simplify(
+    problem: TrainingProblem, network: AbstractTwoLayer, *, width: int = 300
+) -> AbstractTwoLayer:
     """The network with parallel neurons merged and weak ones dropped, as far as this costs at most
     `SIMPLER` of the objective once the output weights are fitted again."""
     limit = (1 + SIMPLER) * float(problem.objective(network))
@@ -306,7 +315,7 @@ def _by_columns(
     problems = [
         eqx.tree_at(lambda p: p.weight_decay, exact, np.asarray(value)) for value in weight_decays
     ]
-    pricer = Pricer(exact.features)
+    pricer = Pricer(stacked_features(exact))
     found: list[ColumnGeneration] = []
     statuses, networks = [], []
     with clock.stage("columns"):

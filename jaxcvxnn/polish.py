@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .networks import TwoLayerReLU, from_first_layer
+from .networks import AbstractTwoLayer, from_first_layer, two_layer
 from .problem import TrainingProblem
 
 
-def balance(network: TwoLayerReLU) -> TwoLayerReLU:
+def balance(network: AbstractTwoLayer) -> AbstractTwoLayer:
     """The same function with |u_j| = |v_j| for every neuron, which weight decay likes best.
 
     relu(c x) = c relu(x) for c > 0, and |u|^2 + |v|^2 >= 2 |u| |v| with equality when balanced. A
@@ -25,18 +25,20 @@ def balance(network: TwoLayerReLU) -> TwoLayerReLU:
     ratio = jnp.sqrt(jnp.where(alive, second, 1) / jnp.where(alive, first, 1))
     up, down = jnp.where(alive, ratio, 0), jnp.where(alive, 1 / ratio, 0)
     bias = None if network.b is None else network.b * up
-    return TwoLayerReLU(network.U * up, network.V * down[:, None], bias)
+    weights, outputs = network.U * up, network.V * down[:, None]
+    return two_layer(weights, outputs, bias, activation=network.activation)
 
 
-def prune(network: TwoLayerReLU, *, threshold: float = 0.0) -> TwoLayerReLU:
+def prune(network: AbstractTwoLayer, *, threshold: float = 0.0) -> AbstractTwoLayer:
     """Without the neurons whose |u_j| |v_j| is at most `threshold` times the largest. Host only."""
     strength = np.linalg.norm(network.first_layer, axis=0) * np.linalg.norm(network.V, axis=1)
     keep = strength > threshold * strength.max(initial=0.0)
     bias = None if network.b is None else np.asarray(network.b)[keep]
-    return TwoLayerReLU(np.asarray(network.U)[:, keep], np.asarray(network.V)[keep], bias)
+    weights, outputs = np.asarray(network.U)[:, keep], np.asarray(network.V)[keep]
+    return two_layer(weights, outputs, bias, activation=network.activation)
 
 
-def merge(network: TwoLayerReLU, *, tolerance: float = 1e-6) -> TwoLayerReLU:
+def merge(network: AbstractTwoLayer, *, tolerance: float = 1e-6) -> AbstractTwoLayer:
     """Each group of neurons that are parallel in both layers made one. Host only.
 
     Parallel means 1 - cosine <= `tolerance`, to the strongest neuron of the group. Exactly parallel
@@ -63,7 +65,8 @@ def merge(network: TwoLayerReLU, *, tolerance: float = 1e-6) -> TwoLayerReLU:
         size = np.sqrt(np.linalg.norm(u) * np.linalg.norm(v) / strength[group].sum())
         weights = np.vstack([weights, u * (size / np.linalg.norm(u))])
         outputs = np.vstack([outputs, v * (size / np.linalg.norm(v))])
-    return from_first_layer(weights.T, outputs, bias=network.b is not None)
+    biased = network.b is not None
+    return from_first_layer(weights.T, outputs, bias=biased, activation=network.activation)
 
 
 # L-BFGS stalls at the kinks of ReLU; Adam with small falling steps slides along them, and L-BFGS
@@ -74,12 +77,12 @@ ADAM_STEP = 0.02
 
 def polish(
     problem: TrainingProblem,
-    network: TwoLayerReLU,
+    network: AbstractTwoLayer,
     *,
     tolerance: float = 1e-9,
-    watch: Callable[[TwoLayerReLU, float, int, int], bool | None] | None = None,
+    watch: Callable[[AbstractTwoLayer, float, int, int], bool | None] | None = None,
     catch_interrupt: bool = True,
-) -> TwoLayerReLU:
+) -> AbstractTwoLayer:
     """Descend on `problem.objective`; returns the best network seen, balanced, never a worse one.
 
     **Arguments:** an L-BFGS phase ends when a chunk of steps gains less than `tolerance` relative.
@@ -122,15 +125,15 @@ class _Phase(eqx.Module):
     steps: int = eqx.field(static=True)
     chunk: int = eqx.field(static=True)
 
-    def first(self, problem: TrainingProblem, network: TwoLayerReLU, _: Any):
+    def first(self, problem: TrainingProblem, network: AbstractTwoLayer, _: Any):
         return _descend(self, problem, network, _start(self, network))
 
-    def next(self, problem: TrainingProblem, network: TwoLayerReLU, state: Any):
+    def next(self, problem: TrainingProblem, network: AbstractTwoLayer, state: Any):
         return _descend(self, problem, network, state)
 
 
 @eqx.filter_jit
-def _start(phase: _Phase, network: TwoLayerReLU):
+def _start(phase: _Phase, network: AbstractTwoLayer):
     leaves = jax.tree.leaves(network)
     squares = sum(jnp.sum(leaf**2) for leaf in leaves)
     live = sum(jnp.sum(leaf != 0) for leaf in leaves)
@@ -139,7 +142,7 @@ def _start(phase: _Phase, network: TwoLayerReLU):
 
 
 @eqx.filter_jit
-def _descend(phase: _Phase, problem: TrainingProblem, network: TwoLayerReLU, state: Any):
+def _descend(phase: _Phase, problem: TrainingProblem, network: AbstractTwoLayer, state: Any):
     """(network, state, best network seen) after a chunk of steps."""
     rule = _rule(phase)
     memory, size, count = state

@@ -1,14 +1,13 @@
 """The best output layer for the neurons of a network, and the residual that prices all others."""
 
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from .activations import LeakyReLU
-from .columns import unit_neurons
-from .group_lasso import solve_group_lasso
-from .networks import AbstractTwoLayer, two_layer
+from .columns import balanced_network, fit_outputs, unit_neurons
+from .networks import AbstractTwoLayer
 from .problem import TrainingProblem, in_float64
 
 
@@ -24,7 +23,7 @@ def refit(problem: TrainingProblem, network: AbstractTwoLayer, tolerance: float 
 
     A group lasso (`solve_group_lasso`) in the output weights: errors in the strengths of the neurons,
     and neurons that should be idle, are gone; an error in the directions counts squared. The residual
-    belongs to it: give it to `certify_leaky`.
+    belongs to it: give it to `certify_residual`.
 
     **Raises** a `ValueError` for activations that are not a `LeakyReLU`, and losses that the group
     lasso does not take.
@@ -32,22 +31,6 @@ def refit(problem: TrainingProblem, network: AbstractTwoLayer, tolerance: float 
     if not isinstance(problem.activation, LeakyReLU):
         raise ValueError(f"problem: refit takes a LeakyReLU; it has {problem.activation}.")
     problem = in_float64(problem)
-    first, second = unit_neurons(cast(Any, network))
-    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    activations = np.asarray(problem.activation(problem.features @ first.T))
-    found = solve_group_lasso(
-        activations,
-        problem.Y,
-        float(problem.weight_decay),
-        loss=problem.loss,
-        start=second,
-        tolerance=tolerance,
-    )
-    strengths = np.linalg.norm(found.V, axis=1)
-    alive = strengths > 0
-    roots = np.sqrt(strengths[alive])[:, None]
-    weights, outputs = (first[alive] * roots).T, found.V[alive] / roots
-    bias = weights[-1] if problem.bias else None
-    weights = weights[:-1] if problem.bias else weights
-    fitted = two_layer(weights, outputs, bias, activation=problem.activation)
-    return Refit(fitted, found.residual)
+    first, second = (np.asarray(part, np.float64) for part in unit_neurons(network))
+    found = fit_outputs(problem, first, second, tolerance)
+    return Refit(balanced_network(problem, first, found.V), found.residual)

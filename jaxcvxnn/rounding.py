@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from jaxcone import after, davis_yin
 
-from .networks import TwoLayerReLU, from_first_layer
+from .networks import AbstractTwoLayer, from_first_layer
 from .products import dot
 
 
@@ -81,7 +81,7 @@ def round_moments(
     max_steps: int = 1000,
     bias: bool = False,
     relative_step: float | Float[Array, ""] = 1.0,
-) -> TwoLayerReLU:
+) -> AbstractTwoLayer:
     """A network from Lambda (p, p), p = 2n + d + c, with the paper's defaults.
 
     The start is the square root of Lambda by its singular value decomposition, cut or padded with

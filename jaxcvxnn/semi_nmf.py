@@ -15,10 +15,11 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from .columns import balanced_network, fit_outputs
 from .group_lasso import solve_group_lasso
 from .lorentz import row_norms
 from .losses import Absolute
-from .networks import AbstractTwoLayer, two_layer
+from .networks import AbstractTwoLayer
 from .pattern_cones import cone_sides, facets, interior_direction
 from .pricing.cone_pca import cone_pca
 from .pricing.price import finite_matrix
@@ -137,25 +138,8 @@ def copositive_network(problem: TrainingProblem, solution: CopositiveSolution) -
         first.append(factors.first[used])
         second.append(factors.second[used])
     units, outputs = np.concatenate(first) @ basis.T, np.concatenate(second)
-    found = solve_group_lasso(
-        problem.activation(features @ units.T),
-        problem.Y,
-        np.full(len(units), float(problem.weight_decay)),
-        loss=problem.loss,
-        start=outputs,
-    )
+    found = fit_outputs(problem, units, outputs)
     return balanced_network(problem, units, found.V)
-
-
-def balanced_network(problem: TrainingProblem, first: Matrix, second: Matrix) -> AbstractTwoLayer:
-    """Unit neurons (m, d) with output weights (m, c) as the network that weight decay likes best."""
-    strength = row_norms(second)
-    alive = strength > 0
-    root = np.sqrt(strength[alive])[:, None]
-    weights, outputs = (first[alive] * root).T, second[alive] / root
-    bias = weights[-1] if problem.bias else None
-    kept = weights[:-1] if problem.bias else weights
-    return two_layer(kept, outputs, bias, activation=problem.activation)
 
 
 def _spanning_directions(sides: Matrix) -> Matrix:

@@ -65,20 +65,15 @@ def train_sgd(
 
 
 def random_network(key: PRNGKeyArray, problem: TrainingProblem, width: int) -> AbstractTwoLayer:
-    """The network of `random_weights`, with the problem's activation."""
-    return two_layer(*random_weights(key, problem, width), activation=problem.activation)
-
-
-def random_weights(key: PRNGKeyArray, problem: TrainingProblem, width: int):
-    """U (d, width), V (width, c) and b (width,) or None that keep the size of the activations: He et
-    al. (2015), eq. 10, for the hidden layer; variance 1 / width for the linear output layer; zero
-    biases."""
+    """Random weights that keep the size of the activations: He et al. (2015), eq. 10, for the
+    hidden layer; variance 1 / width for the linear output layer; zero biases."""
     dtype = jnp.result_type(problem.X)
     d, c = problem.X.shape[1], problem.Y.shape[1]
     hidden_key, output_key = jax.random.split(key)
     U = jax.random.normal(hidden_key, (d, width), dtype) * (2 / d) ** 0.5
     V = jax.random.normal(output_key, (width, c), dtype) * (1 / width) ** 0.5
-    return U, V, jnp.zeros(width, dtype) if problem.bias else None
+    biases = jnp.zeros(width, dtype) if problem.bias else None
+    return two_layer(U, V, biases, activation=problem.activation)
 
 
 @eqx.filter_jit

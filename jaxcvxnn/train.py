@@ -21,7 +21,7 @@ from .columns import generate_columns, narrow
 from .directions import row_space
 from .insertion import grow, pad
 from .losses import AbstractLoss, Squared
-from .networks import TwoLayerReLU
+from .networks import AbstractTwoLayer, TwoLayerReLU
 from .polish import polish as polish_network, prune
 from .pricing.pricer import LARGEST_RANK, Pricer
 from .problem import TrainingProblem, in_float64, require_relu, require_squared
@@ -29,7 +29,8 @@ from .programs.lifted import LiftedProgram, lifted_program
 from .reduction import Reduction, reduce
 from .relaxation import LiftedSolution, read_out
 from .rounding import round_moments
-from .sgd import random_weights
+from .sgd import random_network
+from .slopes import stacked_features
 from .spectrahedron_training import train_spectrahedron
 from .training_result import TrainingResult as TrainingResult
 
@@ -172,7 +173,7 @@ def train_columns(
     progress: Callable[[Progress], None] | None,
 ) -> TrainingResult:
     """`train` by column generation; `exact` is the problem in float64."""
-    pricer, watch = Pricer(exact.features), report_rounds(progress, "columns")
+    pricer, watch = Pricer(stacked_features(exact)), report_rounds(progress, "columns")
     start = None
     if pricer.rank > LARGEST_RANK:
         with clock.stage("polish"):
@@ -225,7 +226,7 @@ def _descended(
     seed: int,
     clock: Clock,
     watch: Callable[[float, float, int], None],
-) -> TwoLayerReLU | None:
+) -> AbstractTwoLayer | None:
     """A network by descent from random weights: where the rank is high, neurons that are found one by
     one end at worse ones. None after a Ctrl-C."""
 
@@ -233,13 +234,15 @@ def _descended(
         watch(0.0, objective, 0)
         return clock.over(0.5)
 
-    start = TwoLayerReLU(*random_weights(jax.random.key(seed), problem, width))
+    start = random_network(jax.random.key(seed), problem, width)
     return clock.interruptible(
         lambda: polish_network(problem, start, watch=look, catch_interrupt=False)
     )
 
 
-def relaxation_bound(problem: TrainingProblem, network: TwoLayerReLU, clock: Clock) -> Certificate:
+def relaxation_bound(
+    problem: TrainingProblem, network: AbstractTwoLayer, clock: Clock
+) -> Certificate:
     """The best bound from (lifted), with its own residual or that of a network, in the time left."""
     run = Run(problem, reduce(problem), clock, network.width, 0, None)
     run.solve(run.candidates(None, None))
@@ -463,7 +466,7 @@ class Run:
             self.certificate = dataclasses.replace(candidate, dual_objective=solver_value)
         self._report("certify", 1, 1)
 
-    def offer(self, network: TwoLayerReLU, *, at_least_as_good: bool = False) -> None:
+    def offer(self, network: AbstractTwoLayer, *, at_least_as_good: bool = False) -> None:
         objective = float(self.exact.objective(network))
         if objective < self.upper or (at_least_as_good and objective == self.upper):
             self.network, self.upper = network, objective

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .activations import LeakyReLU
+from .columns import balanced_network
 from .lorentz import row_norms
 from .networks import AbstractTwoLayer
 from .problem import TrainingProblem, in_float64
-from .semi_nmf import balanced_network
 
 Matrix = NDArray[np.float64]
 

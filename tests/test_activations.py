@@ -81,8 +81,9 @@ def test_bad_settings():
 
 def test_what_needs_relu_says_so():
     problem = TrainingProblem(np.eye(2), np.ones(2), activation="absolute")
-    for refuse in (generate_columns, reduce):
-        with pytest.raises(ValueError, match="ReLU only"):
-            refuse(problem)
+    with pytest.raises(ValueError, match="ReLU only"):
+        reduce(problem)
+    with pytest.raises(ValueError, match="takes ReLU, leaky ReLU"):
+        generate_columns(TrainingProblem(np.eye(2), np.ones(2), activation="polynomial"))
     with pytest.raises(ValueError, match="network's activation"):
         problem.objective(TwoLayerReLU(np.ones((2, 1)), np.ones((1, 1))))

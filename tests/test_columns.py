@@ -9,7 +9,6 @@ from scipy.optimize import minimize
 import jaxcvxnn
 from jaxcvxnn.clock import Clock
 from jaxcvxnn.columns import (
-    balanced,
     between_neighbours,
     certify_residual,
     generate_columns,
@@ -245,7 +244,7 @@ def test_balanced_network(rng):
     first, second = rng.standard_normal((4, 3)), rng.standard_normal((4, 2))
     first /= np.linalg.norm(first, axis=1)[:, None]
     second[1] = 0
-    network = balanced(first, second, bias=False)
+    network = balanced_network(problem, first, second)
     assert network.width == 3
     np.testing.assert_allclose(np.linalg.norm(network.U, axis=0), np.linalg.norm(network.V, axis=1))
     X = rng.standard_normal((5, 3))

@@ -12,8 +12,14 @@ import pytest
 import scipy.optimize
 
 from jaxcone import Status
-from jaxcvxnn import LeakyReLU, TrainingProblem, generate_columns, sign_patterns, solve
-from jaxcvxnn.leaky_bound import certify_leaky
+from jaxcvxnn import (
+    LeakyReLU,
+    TrainingProblem,
+    certify_residual,
+    generate_columns,
+    sign_patterns,
+    solve,
+)
 from jaxcvxnn.polish import prune
 from jaxcvxnn.programs.cone_lasso import (
     ConeGroupLasso,
@@ -128,7 +134,7 @@ def test_the_papers_toy(rng):
     np.testing.assert_allclose(min(runs), upper, rtol=1e-3)
     assert max(runs) > upper * 1.001  # some get stuck
     np.testing.assert_allclose(generate_columns(problem).upper_bound, upper, rtol=1e-8)
-    lower = certify_leaky(problem, residual).lower_bound
+    lower = certify_residual(problem, residual).lower_bound
     assert upper * (1 - 1e-7) <= lower <= upper
 
 
@@ -145,7 +151,7 @@ def test_all_patterns_are_the_global_optimum(rng, slope):
     np.testing.assert_allclose(upper, found.objective, rtol=1e-7)
     assert fitted.width <= prune(network).width
     for R in (residual, found.residual):
-        lower = certify_leaky(problem, R).lower_bound
+        lower = certify_residual(problem, R).lower_bound
         assert upper * (1 - 1e-7) <= lower <= upper
     if slope == 0:
         np.testing.assert_allclose(upper, generate_columns(problem).upper_bound, rtol=1e-8)
@@ -282,7 +288,7 @@ def test_the_cone_program_is_the_same(rng):
     np.testing.assert_allclose(slope, np.linalg.norm(found.weights, axis=-1).sum(), rtol=1e-6)
     network = cone_lasso_network(problem, found)
     np.testing.assert_allclose(problem.objective(network), objective, rtol=1e-7)
-    lower = certify_leaky(problem, found.residual).lower_bound
+    lower = certify_residual(problem, found.residual).lower_bound
     assert objective * (1 - 1e-6) <= lower <= objective * (1 + 1e-9)
 
 
@@ -471,8 +477,8 @@ def test_bad_input(rng):
         (lambda: ConeLassoSplitting(tolerance=0.0), "`tolerance` must be > 0"),
         (lambda: ConeLassoSplitting(relaxation=2.0), r"`relaxation` must be in \(0, 2\)"),
         (lambda: ConeLassoSplitting(max_steps=0), "`max_steps` must be a positive integer"),
-        (lambda: certify_leaky(cubic, y[:, None]), "bound is for LeakyReLU"),
-        (lambda: certify_leaky(plain, y), "residual"),
+        (lambda: certify_residual(cubic, y[:, None]), "takes ReLU, leaky ReLU"),
+        (lambda: certify_residual(plain, y), "residual"),
         (lambda: refit(cubic, None), "refit takes a LeakyReLU"),
         (lambda: spike_free_program(plain), "not spike-free"),
         (lambda: is_spike_free(np.array([[np.nan]])), "finite"),

@@ -319,8 +319,8 @@ def test_bad_input(rng):
         relaxation.data(TrainingProblem(X, np.arange(SAMPLES) % 2, 0.1, loss="softmax"))
     with pytest.raises(ValueError, match="the activation is Polynomial"):
         relaxation.data(TrainingProblem(X, Y, 0.1, activation="polynomial"))
-    with pytest.raises(ValueError, match="the rank is 4"):
-        relaxation.data(TrainingProblem(*draw(rng, d=4), 0.1))
+    with pytest.raises(ValueError, match="sample_patterns"):
+        relaxation.data(TrainingProblem(*draw(rng, n=60, d=5), 0.1))
     for wrong in (np.ones((2, 3), bool), np.ones((1, SAMPLES)), np.ones((0, SAMPLES), bool)):
         with pytest.raises(ValueError, match="patterns must be booleans"):
             CopositiveRelaxation(wrong).data(TrainingProblem(X, Y, 0.1))

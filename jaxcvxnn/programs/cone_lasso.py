@@ -24,9 +24,9 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxcone import InteriorPoint, Residuals, Solution, Status
 
 from ..activations import LeakyReLU
+from ..arrangements import sign_patterns
 from ..losses import AbstractEntrywiseLoss, AbstractLoss, AbstractRegressionLoss, Squared
 from ..networks import AbstractTwoLayer, two_layer
-from ..pricing.enumeration import sign_patterns
 from ..problem import TrainingProblem
 from .abstract import AbstractProgramSolution, AbstractTrainingProgram
 from .cone_lasso_conic import ConeLassoProgram
@@ -53,7 +53,7 @@ class ConeLassoSolution(AbstractProgramSolution):
     `weights` (c, 2, P, d): for each output w_i, then w_i'. `residual` (n, c) is the gradient of the
     loss at the fitted outputs; of (25), which has no loss, the multiplier of the fit. `objective` and
     `dual_objective` are the values of this program; neither is a bound on training: see
-    `certify_residual`, `certify_leaky`.
+    `certify_residual`.
     """
 
     weights: Float[Array, "c 2 p d"]
@@ -77,7 +77,7 @@ class ConeGroupLasso(AbstractTrainingProgram[ConeLassoData, ConeLassoSolution]):
     **Arguments:**
 
     - `patterns`: (P, n), true where x_k'u >= 0 in the cell; by default those of all cells, which are
-      found on the host, for at most three features.
+      found on the host.
     - `cone_features`: (n, d), the rows whose signs the cones fix: for eq. (10) the low-rank
       approximation whose `patterns` are given. By default the problem's features, with which every
       solution is a network of the same objective.
@@ -110,7 +110,7 @@ class ConeGroupLasso(AbstractTrainingProgram[ConeLassoData, ConeLassoSolution]):
 
         **Raises** a `ValueError` for an activation that is not piecewise linear, a loss that is not a
         sum over outputs, arrays whose shapes do not fit the problem's, and patterns that would have
-        to be found under `jit` or among more than three features.
+        to be found under `jit`.
         """
         if isinstance(problem, ConeLassoData):
             return problem

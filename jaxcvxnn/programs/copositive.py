@@ -38,9 +38,9 @@ from jaxcone import (
 )
 
 from ..activations import LeakyReLU
+from ..arrangements import sign_patterns
 from ..directions import row_space
 from ..pattern_cones import pattern_cones
-from ..pricing.enumeration import sign_patterns
 from ..problem import TrainingProblem
 from ..products import dot
 from .abstract import AbstractProgramSolution, AbstractTrainingProgram
@@ -49,6 +49,8 @@ from .planar import NoScaling
 
 # Unknowns up to which a dense matrix is factored in every step: about a second on one core.
 LARGEST_INTERIOR = 2500
+# All patterns are taken where there are no more than these.
+MOST_PATTERNS = 5000
 
 
 class CopositiveData(eqx.Module):
@@ -278,7 +280,7 @@ class CopositiveRelaxation(AbstractPatternProgram):
     """The copositive relaxation of training: Sahiner et al. (2021), eqs. (19) and (20).
 
     **Arguments:** `patterns` (p, n), booleans: the activation patterns that neurons may have; by
-    default all of them, from `sign_patterns`, for data of rank up to three. With
+    default all of them, from `sign_patterns`, where there are not too many. With
     `np.ones((1, n), bool)` it is (20), for spike-free data. Patterns whose cone has no interior are
     left out: their neurons lie in the closure of other cells.
 
@@ -374,14 +376,9 @@ def _data(
 
 def _patterns(patterns: Any, coordinates: np.ndarray) -> np.ndarray:
     """The patterns to take, checked."""
-    count, rank = coordinates.shape
+    count = len(coordinates)
     if patterns is None:
-        if rank > 3:
-            raise ValueError(
-                f"patterns: all of them are found for data of rank up to 3 only; the rank is {rank}. "
-                "Pass some, booleans of shape (p, n)."
-            )
-        return sign_patterns(coordinates)
+        return sign_patterns(coordinates, limit=MOST_PATTERNS)
     patterns = np.asarray(patterns)
     fits = patterns.dtype == bool and patterns.ndim == 2 and patterns.shape[1] == count
     if not fits or not len(patterns):
