@@ -73,7 +73,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="jaxcvxnn",
-        description="Train two-layer ReLU networks by convex optimisation, with a proof of how "
+        description="Train two-layer networks by convex optimisation, with a proof of how "
         "good they are.",
     )
     parser.add_argument("--version", action="version", version=f"jaxcvxnn {_version('jaxcvxnn')}")
@@ -92,10 +92,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument(
         "--program",
-        choices=("auto", "columns", "lifted"),
+        choices=("auto", "columns", "lifted", "spectrahedron"),
         default="auto",
         help="columns: neuron by neuron to the global optimum, for data of low rank; lifted: the "
-        "semidefinite relaxation; auto: columns up to rank 6 (default)",
+        "semidefinite relaxation; spectrahedron: the exact program of polynomials; auto: the last for "
+        "these, else columns up to rank 6 (default)",
+    )
+    train.add_argument(
+        "--activation",
+        choices=("relu", "leaky_relu", "absolute", "polynomial"),
+        default="relu",
+        help="of the hidden neurons; polynomial: 0.09 t^2 + 0.5 t + 0.47, which is trained to the "
+        "global optimum whatever the data (default relu)",
     )
     train.add_argument(
         "--out", metavar="MODEL.npz", help="write the network there, for predict and load_network"
@@ -283,12 +291,19 @@ def _train(arguments: argparse.Namespace) -> int:
 
     from .problem import TrainingProblem
     from .storage import save_network
-    from .train import train
+    from .train import choose_program, train
 
     with jax.enable_x64(arguments.dtype == "float64"):
         with _user_input():
             X, Y, scaling = _arrays(arguments, table)
-            TrainingProblem(X, Y, arguments.weight_decay, bias=arguments.bias)
+            problem = TrainingProblem(
+                X,
+                Y,
+                arguments.weight_decay,
+                bias=arguments.bias,
+                activation=arguments.activation,
+            )
+            choose_program(arguments.program, problem)
         print(_describe(arguments, table), flush=True)
         started = time.perf_counter()
         with _progress(arguments.quiet) as progress:
@@ -297,6 +312,7 @@ def _train(arguments: argparse.Namespace) -> int:
                 Y,
                 arguments.weight_decay,
                 program=arguments.program,
+                activation=arguments.activation,
                 solver=arguments.solver,
                 bias=arguments.bias,
                 width=arguments.width,

@@ -2,6 +2,7 @@
 
 from typing import Any, TypeVar, overload
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -25,7 +26,6 @@ from .programs.lifted import (
     lifted_program,
     pair_multipliers,
 )
-from .programs.planar import PlanarData
 from .reduction import Reduction, lifted_data
 
 Found = TypeVar("Found")
@@ -86,7 +86,7 @@ def solve(
 
 @overload
 def solve(
-    problem: TrainingProblem | LiftedData | PlanarData,
+    problem: TrainingProblem | eqx.Module,
     program: AbstractTrainingProgram[Any, Found],
     solver: AbstractSolver | None = None,
     *,
@@ -95,7 +95,7 @@ def solve(
 
 
 def solve(
-    problem: TrainingProblem | LiftedData | PlanarData,
+    problem: TrainingProblem | eqx.Module,
     program: AbstractTrainingProgram[Any, Any] | None = None,
     solver: AbstractSolver | None = None,
     *,
@@ -103,14 +103,13 @@ def solve(
 ) -> Any:
     """Solve a convex program of a training problem; runs under `jit` and `vmap`.
 
-    **Arguments:** `problem`, or the `data` of a `Reduction` (see `reduce`), which has fewer unknowns
-    and an interior; `program`, by default the relaxation, or `ExactPlanar()` for the global optimum
-    where the samples span a plane; `solver`, by default `jaxcone.Splitting()` for the former and
-    `jaxcone.InteriorPoint()` for the latter; `warm_start`, an earlier solution of the same shape, for
+    **Arguments:** `problem`, or what `program.data(problem)` gives; for the relaxation that is also the
+    `data` of a `Reduction` (see `reduce`), which has fewer unknowns and an interior; `program`, by
+    default the relaxation (docs/programs.md lists the others); `solver`, by default the program's own
+    choice; `warm_start`, an earlier solution of the same shape, for
     instance at another weight decay (an interior-point method makes no use of it).
 
-    **Returns** a `LiftedSolution` or a `PlanarSolution`; read its `status`. Nothing is raised for a
-    poor solve.
+    **Returns** the program's solution; read its `status`. Nothing is raised for a poor solve.
     """
     if program is None:
         return solve(problem, SDPRelaxation(), solver, warm_start=warm_start)

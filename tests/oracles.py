@@ -502,3 +502,17 @@ def _circle_price(R: Array, X: Array, angles: Array) -> float:
     nearest = np.where(offset <= width, 1.0, np.cos(2 * offset))
     nearest = np.maximum(nearest, np.cos(2 * (offset - width)))
     return float(np.sqrt(np.max(mean + radius * nearest)))
+
+
+def copositive_relaxation(X, Y, weight_decay, patterns) -> cp.Problem:
+    """Sahiner et al. (2021), eq. (19), as printed, over these activation patterns (p, n)."""
+    n, d = X.shape
+    kernel, total, constraints = np.eye(n), 0.0, []
+    for pattern in patterns:
+        U = cp.Variable((d, d), PSD=True)
+        seen, sides = pattern[:, None] * X, np.where(pattern, 1, -1)[:, None] * X
+        kernel = kernel + 2 * seen @ U @ seen.T
+        total = total + cp.trace(U)
+        constraints.append(sides @ U @ sides.T >= 0)
+    fits = sum(cp.matrix_frac(y, kernel) for y in Y.T)  # pyright: ignore
+    return cp.Problem(cp.Minimize(fits / 2 + weight_decay**2 * total), constraints)

@@ -15,6 +15,7 @@ from jaxcvxnn.cli import main
 from jaxcvxnn.networks import TwoLayerReLU
 from jaxcvxnn.problem import TrainingProblem
 from jaxcvxnn.storage import load_network, save_network
+from jaxcvxnn.train import choose_program
 
 FLOWERS = "length,width,kind\n1,0,rose\n2,0.5,rose\n0,3,lily\n0.25,2,lily\n"
 
@@ -47,7 +48,7 @@ def fake_train(monkeypatch):
         )
 
     module = ModuleType("jaxcvxnn.train")
-    module.__dict__["train"] = train
+    module.__dict__.update(train=train, choose_program=choose_program)
     monkeypatch.setitem(sys.modules, "jaxcvxnn.train", module)
     return fake
 
@@ -347,7 +348,7 @@ def test_errors_of_the_library_keep_their_traceback(flowers, monkeypatch):
         raise ValueError("a bug")
 
     module = ModuleType("jaxcvxnn.train")
-    module.__dict__["train"] = broken
+    module.__dict__.update(train=broken, choose_program=choose_program)
     monkeypatch.setitem(sys.modules, "jaxcvxnn.train", module)
     with pytest.raises(ValueError, match="a bug"):
         run_main("train", flowers, "--target", "kind", "--quiet")
@@ -367,7 +368,18 @@ def test_certify_what_was_trained(flowers, tmp_path, capsys):
     lower, upper = (float(found[key].split()[0]) for key in ("lower bound", "training loss"))
     assert lower <= upper * (1 + 1e-9)
     assert (upper - lower) / upper <= 1e-6
-    assert found["proven by"] == "the network's own residual"
+
+
+def test_polynomials_from_training_to_certificate(flowers, tmp_path, capsys):
+    out = tmp_path / "model.npz"
+    options = ("--target", "kind", "--activation", "polynomial", "--quiet")
+    assert run_main("train", flowers, *options, "--out", out) == 0
+    assert "spectrahedron" in capsys.readouterr().out
+    assert run_main("certify", out, flowers) == 0
+    assert "the network's own residual" in capsys.readouterr().out
+    assert run_main("predict", out, flowers, "--out", tmp_path / "predicted.csv") == 0
+    assert run_main("train", flowers, *options, "--program", "columns") != 0
+    assert "does not take the activation" in capsys.readouterr().err
 
 
 def test_certify_weights_from_elsewhere(flowers, tmp_path, capsys):

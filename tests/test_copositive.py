@@ -29,6 +29,7 @@ from jaxcvxnn.programs.copositive import (
 from jaxcvxnn.semi_nmf import copositive_network
 
 from .helpers import lane
+from .oracles import copositive_relaxation
 
 # All tests share few shapes: compiling takes most of the time.
 SAMPLES, OUTPUTS = 5, 3
@@ -55,17 +56,7 @@ def solved(problem):
 
 def printed(X, Y, weight_decay, patterns):
     """Sahiner et al. (2021), eq. (19), as printed, by Clarabel."""
-    n, d = X.shape
-    kernel, total, constraints = np.eye(n), 0.0, []
-    for pattern in patterns:
-        U = cp.Variable((d, d), PSD=True)
-        seen, sides = pattern[:, None] * X, np.where(pattern, 1, -1)[:, None] * X
-        kernel = kernel + 2 * seen @ U @ seen.T
-        total = total + cp.trace(U)
-        constraints.append(sides @ U @ sides.T >= 0)
-    fits = sum(cp.matrix_frac(y, kernel) for y in Y.T)  # pyright: ignore
-    problem = cp.Problem(cp.Minimize(fits / 2 + weight_decay**2 * total), constraints)
-    return float(problem.solve(cp.CLARABEL))  # pyright: ignore
+    return float(copositive_relaxation(X, Y, weight_decay, patterns).solve(cp.CLARABEL))  # pyright: ignore
 
 
 # ----------------------------------------------------------------------
