@@ -1,5 +1,5 @@
 """Pictures of certified trainings: loss curves falling towards a line that no network can cross, and
-both bounds along a regularisation path."""
+both bounds, or accuracies, along a regularisation path."""
 
 import math
 import os
@@ -18,6 +18,7 @@ _LOWER, _NETWORK = "#D55E00", "#0072B2"
 _CURVES = ("#8C8C8C", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _INK, _FAINT = "#333333", "#BBBBBB"
 _DPI = 100
+_DOTTED: dict[str, Any] = {"lw": 1.8, "marker": "o", "ms": 4}  # a line through few points
 
 
 class Bounds(Protocol):
@@ -40,6 +41,15 @@ class PathBounds(Protocol):
     def upper_bounds(self) -> np.ndarray: ...
     @property
     def effective_widths(self) -> np.ndarray: ...
+
+
+class PathWidths(Protocol):
+    """The part of a polynomial network's path that is drawn: arrays of shape (k,), in any order."""
+
+    @property
+    def weight_decays(self) -> Any: ...
+    @property
+    def widths(self) -> Any: ...
 
 
 def plot_bounds(
@@ -118,21 +128,56 @@ def plot_path(
     figure = figure_class(figsize=(8, 6), dpi=_DPI, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
     above.fill_between(weight_decays, lower, upper, color=_FAINT, alpha=0.35, lw=0)
-    style = {"lw": 1.8, "marker": "o", "ms": 4}
-    above.plot(weight_decays, upper, color=_NETWORK, **style)
-    above.plot(weight_decays, lower, color=_LOWER, ls=(0, (5, 2)), **style)
-    below.plot(weight_decays, neurons, color=_NETWORK, **style)
+    above.plot(weight_decays, upper, color=_NETWORK, **_DOTTED)
+    above.plot(weight_decays, lower, color=_LOWER, ls=(0, (5, 2)), **_DOTTED)
     above.set_xscale("log")
     if np.min(lower) > 0:
         above.set_yscale("log")
-    below.set_ylim(0, 1.1 * max(int(neurons.max()), 1))
-    below.yaxis.get_major_locator().set_params(integer=True)
     _decorate(above, title, "", "objective", "{x:g}")
-    _decorate(below, None, "weight decay", "neurons", "{x:g}")
+    _draw_neurons(below, weight_decays, neurons)
     labels = [
         (float(upper[-1]), "these networks", _NETWORK),
         (float(lower[-1]), "no network below", _LOWER),
     ]
+    _label_lines(figure, above, labels)
+    if path is not None:
+        figure.savefig(path, dpi=_DPI, facecolor="white")
+    return figure
+
+
+def plot_widths(
+    result: PathWidths,
+    accuracies: Mapping[str, ArrayLike],
+    path: str | os.PathLike | None = None,
+    *,
+    title: str | None = None,
+) -> "Figure":
+    """Draw accuracies along a regularisation path, and below them the neurons of its networks, against
+    the weight decay: Bartan and Pilanci (2021), figure 7.
+
+    `result` is what `spectrahedron_path` returns. `accuracies` maps a label to the parts of one (k,)
+    that are right at each of its weight decays; NaN where none is known, as may be for rivals. With
+    `path` the figure is also written, as the file's ending says (.png, .svg, .pdf); 800 x 600 pixels.
+
+    Raises `ImportError` without matplotlib, `ValueError` for accuracies of another shape or outside
+    [0, 1], or an unknown file ending.
+    """
+    figure_class = require_matplotlib()
+    weight_decays = np.asarray(result.weight_decays, np.float64)
+    order = np.argsort(weight_decays, kind="stable")
+    figure = figure_class(figsize=(8, 6), dpi=_DPI, layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    labels: list[tuple[float, str, str]] = []
+    colours = [_NETWORK, *_cycled(len(accuracies))]
+    for (label, values), colour in zip(accuracies.items(), colours, strict=False):
+        parts = _as_accuracies(label, values, len(weight_decays))[order]
+        known = np.isfinite(parts)
+        above.plot(weight_decays[order][known], 100 * parts[known], color=colour, **_DOTTED)
+        if known.any():
+            labels.append((100 * float(parts[known][-1]), label, colour))
+    above.set_xscale("log")
+    _decorate(above, title, "", "accuracy, %", "{x:g}")
+    _draw_neurons(below, weight_decays[order], np.asarray(result.widths)[order])
     _label_lines(figure, above, labels)
     if path is not None:
         figure.savefig(path, dpi=_DPI, facecolor="white")
@@ -160,6 +205,24 @@ def _as_runs(label: str, steps: ArrayLike, losses: ArrayLike) -> tuple[np.ndarra
             f"got {steps.shape} and {losses.shape}"
         )
     return steps, losses
+
+
+def _as_accuracies(label: str, values: ArrayLike, count: int) -> np.ndarray:
+    parts = np.asarray(values, np.float64)
+    if parts.shape != (count,) or np.any((parts < 0) | (parts > 1)):
+        raise ValueError(
+            f"accuracies {label!r} must be ({count},), one per weight decay, and in [0, 1]; got shape "
+            f"{parts.shape} and values {parts}"
+        )
+    return parts
+
+
+def _draw_neurons(axes: "Axes", weight_decays: np.ndarray, neurons: np.ndarray) -> None:
+    """The lower part of pictures of a path."""
+    axes.plot(weight_decays, neurons, color=_NETWORK, **_DOTTED)
+    axes.set_ylim(0, 1.1 * max(int(neurons.max()), 1))
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    _decorate(axes, None, "weight decay", "neurons", "{x:g}")
 
 
 def _cycled(count: int) -> list[str]:

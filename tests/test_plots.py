@@ -10,7 +10,7 @@ import pytest
 
 matplotlib = pytest.importorskip("matplotlib")
 
-from jaxcvxnn.plots import plot_bounds, plot_path, spread  # noqa: E402
+from jaxcvxnn.plots import plot_bounds, plot_path, plot_widths, spread  # noqa: E402
 
 STEPS = np.array([0, 10, 100, 1000])
 LOSSES = np.array([500.0, 60.0, 12.0, 9.1])
@@ -143,12 +143,50 @@ def test_path_of_one_point_without_bound_or_neurons(tmp_path):
     assert imread(path).shape[:2] == (600, 800)
 
 
+@dataclass(frozen=True)
+class Widths:
+    weight_decays: np.ndarray
+    widths: np.ndarray
+
+
+WIDTHS = Widths(np.array([10.0, 1.0, 0.1]), np.array([2, 9, 14]))
+
+
+def test_accuracies_and_widths_are_drawn_against_the_weight_decay(tmp_path):
+    path = tmp_path / "widths.png"
+    curves = {"test": [0.9, 0.95, 0.875], "ReLU": [np.nan, 0.75, np.nan]}
+    above, below = plot_widths(WIDTHS, curves, path, title="Wine").axes
+    ours, relu = above.lines
+    np.testing.assert_array_equal(ours.get_xdata(), [0.1, 1.0, 10.0])
+    np.testing.assert_array_equal(ours.get_ydata(), [87.5, 95.0, 90.0])
+    np.testing.assert_array_equal(relu.get_xdata(), [1.0])  # only where it is known
+    np.testing.assert_array_equal(relu.get_ydata(), [75.0])
+    assert ours.get_color() != relu.get_color()
+    np.testing.assert_array_equal(below.lines[0].get_ydata(), [14, 9, 2])
+    assert above.get_xscale() == below.get_xscale() == "log"
+    assert below.get_ylim()[0] == 0
+    assert {text.get_text() for text in above.texts} == {"test", "ReLU"}
+    assert (above.get_ylabel(), below.get_ylabel()) == ("accuracy, %", "neurons")
+    assert above.get_title(loc="left") == "Wine"
+    from matplotlib.image import imread
+
+    assert imread(path).shape[:2] == (600, 800)
+
+
+@pytest.mark.parametrize("values", [[0.5, 0.5], [50.0, 60.0, 70.0], [-0.1, 0.5, 0.5]])
+def test_accuracies_that_are_none(values):
+    with pytest.raises(ValueError, match="accuracies 'test' must be"):
+        plot_widths(WIDTHS, {"test": values})
+
+
 def test_missing_matplotlib_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install 'jaxcvxnn\[plots\]'"):
         plot_bounds(Result(), {})
     with pytest.raises(ImportError, match=r"pip install 'jaxcvxnn\[plots\]'"):
         plot_path(PATH)
+    with pytest.raises(ImportError, match=r"pip install 'jaxcvxnn\[plots\]'"):
+        plot_widths(WIDTHS, {})
 
 
 def test_pyplot_stays_out():
