@@ -171,10 +171,11 @@ def plot_widths(
     colours = [_NETWORK, *_cycled(len(accuracies))]
     for (label, values), colour in zip(accuracies.items(), colours, strict=False):
         parts = _as_accuracies(label, values, len(weight_decays))[order]
-        known = np.isfinite(parts)
-        above.plot(weight_decays[order][known], 100 * parts[known], color=colour, **_DOTTED)
+        known, shown = np.isfinite(parts), 100 * parts
+        layer = 3 - len(labels) / 10  # where two agree the first is seen
+        above.plot(weight_decays[order][known], shown[known], color=colour, zorder=layer, **_DOTTED)
         if known.any():
-            labels.append((100 * float(parts[known][-1]), label, colour))
+            labels.append((float(shown[known][-1]), label, colour))
     above.set_xscale("log")
     _decorate(above, title, "", "accuracy, %", "{x:g}")
     _draw_neurons(below, weight_decays[order], np.asarray(result.widths)[order])
@@ -219,9 +220,11 @@ def _as_accuracies(label: str, values: ArrayLike, count: int) -> np.ndarray:
 
 def _draw_neurons(axes: "Axes", weight_decays: np.ndarray, neurons: np.ndarray) -> None:
     """The lower part of pictures of a path."""
+    from matplotlib.ticker import MaxNLocator
+
     axes.plot(weight_decays, neurons, color=_NETWORK, **_DOTTED)
     axes.set_ylim(0, 1.1 * max(int(neurons.max()), 1))
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     _decorate(axes, None, "weight decay", "neurons", "{x:g}")
 
 
