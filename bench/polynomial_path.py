@@ -204,7 +204,8 @@ def best_of(rows: list[Row], descents: dict[float, float], relus: dict[float, fl
         return f"Best test accuracy: the path {max(row.test for row in rows):.1%}."
     path = max(row.test for row in rows if row.weight_decay in descents)
     others = f"Adam {max(descents.values()):.1%}, ReLU {max(relus.values()):.1%}"
-    return f"Best test accuracy: the path {path:.1%}, {others} (of {len(descents)} weight decays)."
+    where = ", ".join(f"{weight_decay:g}" for weight_decay in descents)
+    return f"Best test accuracy: the path {path:.1%}, {others} (weight decays {where})."
 
 
 def report(split: Split, options: argparse.Namespace) -> None:
