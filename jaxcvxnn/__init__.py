@@ -131,7 +131,7 @@ from .programs.spectrahedra import (
 from .programs.spectrahedron_points import effective_width as effective_width
 from .programs.spectrahedron_splitting import (
     SpectrahedronPath as SpectrahedronPath,
-    SpectrahedronSolution as SpectrahedronSolution,
+    SpectrahedronSplit as SpectrahedronSplit,
     SpectrahedronSplitting as SpectrahedronSplitting,
     solve_spectrahedron as solve_spectrahedron,
     spectrahedron_path as spectrahedron_path,

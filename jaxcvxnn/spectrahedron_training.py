@@ -16,7 +16,7 @@ from .problem import TrainingProblem, in_float64
 from .programs.spectrahedron_points import samples_of
 from .programs.spectrahedron_splitting import (
     Prepared,
-    SpectrahedronSolution,
+    SpectrahedronSplit,
     SpectrahedronSplitting,
     SplittingPoint,
     first_point,
@@ -72,7 +72,7 @@ def _solve(
     tolerance: float,
     clock: Clock,
     progress: Callable[[Progress], None] | None,
-) -> tuple[SpectrahedronSolution | None, int, str]:
+) -> tuple[SpectrahedronSplit | None, int, str]:
     """The solution so far, None where not even a chunk of steps is done; steps; why it ended."""
     settings = SpectrahedronSplitting(tolerance=tolerance / 4, max_steps=CHUNK_STEPS)
     prepared, point = jax.block_until_ready(_prepare(problem))
@@ -108,7 +108,7 @@ def _prepare(problem: TrainingProblem) -> tuple[Prepared, SplittingPoint]:
 
 
 def _narrowest(
-    problem: TrainingProblem, found: SpectrahedronSolution | None, tolerance: float
+    problem: TrainingProblem, found: SpectrahedronSplit | None, tolerance: float
 ) -> PolynomialNetwork:
     """The narrowest network that is as good as the solution, up to a quarter of the tolerance."""
     if found is None:
@@ -141,7 +141,7 @@ def _heaviest(network: PolynomialNetwork, width: int) -> PolynomialNetwork:
 
 
 def _best_proof(
-    problem: TrainingProblem, network: PolynomialNetwork, found: SpectrahedronSolution | None
+    problem: TrainingProblem, network: PolynomialNetwork, found: SpectrahedronSplit | None
 ) -> PolynomialCertificate:
     """The better of the bounds that the network's residual and the solution's prove."""
     own = problem.loss.gradient(network.predict(problem.X), problem.Y)

@@ -13,6 +13,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
@@ -104,16 +105,17 @@ def samples_of(problem: TrainingProblem, weights: Any = None) -> Samples:
         )
     features = jnp.asarray(problem.features)
     if weights is not None:
+        if not isinstance(weights, Tracer):
+            # In NumPy: inside `jit`, JAX would trace the check of a constant.
+            weights = np.asarray(weights)
+            if not np.all(np.isfinite(weights) & (weights >= 0)):
+                raise ValueError("sample_weights must be finite and nonnegative.")
         weights = jnp.asarray(weights, features.dtype)
         if weights.shape != features.shape[:1]:
             raise ValueError(
                 f"sample_weights must have shape ({features.shape[0]},), one per sample; got "
                 f"{weights.shape}."
             )
-        if not isinstance(weights, Tracer) and not bool(
-            jnp.all(jnp.isfinite(weights) & (weights >= 0))
-        ):
-            raise ValueError("sample_weights must be finite and nonnegative.")
     forms = QuadraticForms(features, problem.activation)
     return Samples(forms, jnp.asarray(problem.Y), weights, problem.loss)
 

@@ -91,7 +91,7 @@ class SplittingPoint(eqx.Module):
     weight_decay: Float[Array, ""]
 
 
-class SpectrahedronSolution(eqx.Module):
+class SpectrahedronSplit(eqx.Module):
     """A feasible point of (21) and a dual point, and the two bounds that they are, up to rounding.
 
     `positive` and `negative`, Z and Z' (c, f + 1, f + 1), are PSD with tr Z_1 = Z_4; f is the number
@@ -505,7 +505,7 @@ def solve_prepared(
     prepared: Prepared,
     weight_decay: Array,
     start: SplittingPoint | None,
-) -> SpectrahedronSolution:
+) -> SpectrahedronSplit:
     """`solve_spectrahedron` for samples that are prepared already, from an earlier solution's point."""
     state = jax.lax.while_loop(
         lambda state: state.status == Status.running,
@@ -515,7 +515,7 @@ def solve_prepared(
     forms = prepared.samples.forms
     outputs = state.matrices.shape[1]
     full = bordered(forms, jnp.concatenate([state.matrices[0], state.matrices[1]]))
-    return SpectrahedronSolution(
+    return SpectrahedronSplit(
         positive=full[:outputs],
         negative=full[outputs:],
         residual=state.residual,
@@ -532,8 +532,8 @@ def solve_spectrahedron(
     settings: SpectrahedronSplitting | None = None,
     *,
     sample_weights: Any = None,
-    warm_start: SpectrahedronSolution | None = None,
-) -> SpectrahedronSolution:
+    warm_start: SpectrahedronSplit | None = None,
+) -> SpectrahedronSplit:
     """The global optimum of training with a polynomial activation; any loss, `jit` and `vmap`.
 
     **Arguments:** a `problem` with `activation=Polynomial(a, b, c)`; `settings`; `sample_weights`
@@ -541,7 +541,7 @@ def solve_spectrahedron(
     of zeros and ones: `vmap` over it, or over weight decays); `warm_start`, a solution of a problem of
     the same shapes, for instance at another weight decay.
 
-    **Returns** a `SpectrahedronSolution`; read its `status`. Nothing is raised for a poor solve.
+    **Returns** a `SpectrahedronSplit`; read its `status`. Nothing is raised for a poor solve.
 
     **Raises** a `ValueError` for another activation and for weights that do not fit.
     """
@@ -555,7 +555,7 @@ class SpectrahedronPath(eqx.Module):
     """Solutions along weight decays, a leading axis w in all their arrays, and their widths m*."""
 
     weight_decays: Float[Array, " w"]
-    solutions: SpectrahedronSolution
+    solutions: SpectrahedronSplit
     widths: Int[Array, " w"]
 
 
@@ -576,15 +576,16 @@ def spectrahedron_path(
     """
     settings = SpectrahedronSplitting() if settings is None else settings
     samples = samples_of(problem, sample_weights)
+    if not isinstance(weight_decays, Tracer):
+        # In NumPy: inside `jit`, JAX would trace the check of a constant.
+        known = np.asarray(weight_decays)
+        if not (np.all(known > 0) and np.all(np.isfinite(known))):
+            raise ValueError(f"weight_decays must be positive and finite; got {weight_decays}.")
     weight_decays = jnp.asarray(weight_decays, samples.targets.dtype)
     if weight_decays.ndim != 1 or not weight_decays.size:
         raise ValueError(
             f"weight_decays must have shape (w,) with w >= 1; got {weight_decays.shape}."
         )
-    if not isinstance(weight_decays, Tracer) and not bool(
-        jnp.all((weight_decays > 0) & jnp.isfinite(weight_decays))
-    ):
-        raise ValueError(f"weight_decays must be positive and finite; got {weight_decays}.")
     prepared = prepare(samples)
     first = first_point(prepared, weight_decays[0])
 
