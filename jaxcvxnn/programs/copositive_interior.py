@@ -13,7 +13,6 @@ from jaxtyping import Array, Float
 
 from jaxcone import (
     PSD,
-    AbstractInteriorForm,
     EntryScaling,
     Layout,
     MatrixScaling,
@@ -25,12 +24,13 @@ from jaxcone import (
 )
 
 from ..products import dot
+from .dual_form import AbstractDualForm, joined, reader_gram
 
 if TYPE_CHECKING:
     from .copositive import CopositiveProgram
 
 
-class CopositiveForm(AbstractInteriorForm):
+class CopositiveForm(AbstractDualForm):
     """(copositive) in coordinates: x = (R, mu), s = (the matrices as `svec`, mu, R's limits).
 
     `unit` divides the objective and multiplies y.
@@ -48,24 +48,6 @@ class CopositiveForm(AbstractInteriorForm):
         self.unit = jnp.maximum(norm(program.targets), 1)
         self.layout = Layout(ProductCone([PSD(side)] * count + [Nonnegative(signs)]))
 
-    def linear(self):
-        return _joined(self.program.linear()) / self.unit
-
-    def offset(self):
-        return self._rows(self.program.offset())
-
-    def quadratic(self, x):
-        return _joined(self.program.quadratic(self._parts(x))) / self.unit
-
-    def operator(self, x):
-        return self._rows(self.program.operator(self._parts(x)))
-
-    def adjoint(self, y):
-        return _joined(self.program.adjoint(self._blocks(y)))
-
-    def equality_rows(self):
-        return jnp.zeros((0, self.size), self.program.targets.dtype)
-
     def normal(self, scaling):
         of_patterns, *of_signs = scaling
         assert isinstance(of_patterns, MatrixScaling)
@@ -81,17 +63,7 @@ class CopositiveForm(AbstractInteriorForm):
         # <W^-1 S, W^-1 S'> = tr(S G S' G) with the inverse metric G = [[a, b], [b', d]].
         metric = dot(jnp.swapaxes(of_patterns.inverse, 1, 2), of_patterns.inverse)
         a, b, d = metric[:, :rank, :rank], metric[:, :rank, rank:], metric[:, rank:, rank:]
-        # Of S = [[0, H'], [H, 0]]: 2 (a_pq d_ij + b_pj b_qi) on H_ip H_jq. As plain products of
-        # matrices, which are fast in a batch too.
-        inner = a[:, :, :, None, None] * d[:, None, None] + (
-            b[:, :, None, None, :] * b[:, None, :, :, None]
-        )
-        half = dot(readers, 2 * jnp.swapaxes(inner, 1, 2).reshape(-1, rank, rank * outputs**2))
-        half = jnp.swapaxes(half.reshape(-1, rows, rank, outputs**2), 1, 2)
-        flat = jnp.swapaxes(readers, 0, 1).reshape(rows, -1)
-        square = dot(flat, half.reshape(-1, rows * outputs**2))
-        square = jnp.swapaxes(square.reshape(rows, rows, outputs, outputs), 1, 2)
-        square = square.reshape(rows * outputs, rows * outputs)
+        square = reader_gram(readers, a, b, d)
         curvature = jnp.broadcast_to(program.curvature / self.unit, rows * outputs)
         for half_limits in jnp.split(of_limits, 2) if len(of_limits) else []:
             curvature = curvature + half_limits
@@ -108,20 +80,12 @@ class CopositiveForm(AbstractInteriorForm):
 
     def initial(self):
         (matrices, *signs), _ = self.program.initial()
-        value = norm(self.program.targets) ** 2 / 2 / self.unit
-        gap = (1 + value) / self.layout.degree
-        joined = jnp.concatenate([part.ravel() for part in signs])
+        gap = self.first_gap()
+        entries = joined(signs)
         primal, dual = [matrices], [gap * jnp.linalg.inv(matrices)]
-        if joined.size:
-            primal, dual = [*primal, joined], [*dual, gap / joined]
-        return _joined((jnp.zeros_like(self.program.targets), signs[0])), primal, dual
-
-    def points(self, x, s, y):
-        scaled = jax.tree.map(lambda part: self.unit * part, self._blocks(y))
-        return self._parts(x), self._blocks(s), scaled
-
-    def twin(self):
-        return None  # always solvable
+        if entries.size:
+            primal, dual = [*primal, entries], [*dual, gap / entries]
+        return joined((jnp.zeros_like(self.program.targets), signs[0])), primal, dual
 
     @property
     def size(self):
@@ -133,22 +97,18 @@ class CopositiveForm(AbstractInteriorForm):
         held = 1.0 * count * rows * rank * outputs**2 + 2.0 * products * rows * (rank + outputs)
         return held + 10.0 * count * (rank + outputs) ** 2, 2.0 * rows * held + products**2 * rank
 
-    def _parts(self, x: Array) -> tuple[Array, Array]:
+    def parts(self, x: Array) -> tuple[Array, Array]:
         targets = self.program.targets
         return x[: targets.size].reshape(targets.shape), x[targets.size :]
 
-    def _rows(self, s: tuple[Array, Array, Array, Array]) -> Array:
+    def rows(self, s: tuple[Array, Array, Array, Array]) -> Array:
         matrices, *signs = s
-        return _joined((jax.vmap(svec)(matrices), *signs))
+        return joined((jax.vmap(svec)(matrices), *signs))
 
-    def _blocks(self, s: Array) -> tuple[Array, Array, Array, Array]:
+    def blocks(self, s: Array) -> tuple[Array, Array, Array, Array]:
         count, lower = len(self.program.readers), self.program.lower
         limits = len(s) - 2 * lower.size
         ends = [limits - len(self.program.products), limits, limits + lower.size]
         matrices, mu, below, above = jnp.split(s, ends)
         matrices = jax.vmap(smat)(matrices.reshape(count, -1))
         return matrices, mu, below.reshape(lower.shape), above.reshape(lower.shape)
-
-
-def _joined(parts: tuple[Array, ...]) -> Array:
-    return jnp.concatenate([part.ravel() for part in parts])

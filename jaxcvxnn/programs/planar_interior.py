@@ -12,7 +12,6 @@ from jaxtyping import Array, Float
 
 from jaxcone import (
     PSD,
-    AbstractInteriorForm,
     EntryScaling,
     Layout,
     MatrixScaling,
@@ -24,12 +23,13 @@ from jaxcone import (
 )
 
 from ..products import dot
+from .dual_form import AbstractDualForm, joined, reader_gram
 
 if TYPE_CHECKING:
     from .planar import PlanarProgram
 
 
-class PlanarForm(AbstractInteriorForm):
+class PlanarForm(AbstractDualForm):
     """(planar) in coordinates: x = (R, mu), s = (the cells' matrices as `svec`, mu).
 
     `unit` divides the objective and multiplies y.
@@ -46,24 +46,6 @@ class PlanarForm(AbstractInteriorForm):
         self.unit = jnp.maximum(norm(program.targets), 1)
         self.layout = Layout(ProductCone([PSD(side)] * count + [Nonnegative(count)]))
 
-    def linear(self):
-        return _joined(self.program.linear()) / self.unit
-
-    def offset(self):
-        return self._rows(self.program.offset())
-
-    def quadratic(self, x):
-        return _joined(self.program.quadratic(self._parts(x))) / self.unit
-
-    def operator(self, x):
-        return self._rows(self.program.operator(self._parts(x)))
-
-    def adjoint(self, y):
-        return _joined(self.program.adjoint(self._matrices(y)))
-
-    def equality_rows(self):
-        return jnp.zeros((0, self.size), self.program.targets.dtype)
-
     def normal(self, scaling):
         of_cells, of_mu = scaling
         assert isinstance(of_cells, MatrixScaling) and isinstance(of_mu, EntryScaling)
@@ -72,17 +54,7 @@ class PlanarForm(AbstractInteriorForm):
         # <W^-1 S, W^-1 S'> = tr(S G S' G) with the inverse metric G = [[a, b], [b', d]].
         metric = dot(jnp.swapaxes(of_cells.inverse, 1, 2), of_cells.inverse)
         a, b, d = metric[:, :2, :2], metric[:, :2, 2:], metric[:, 2:, 2:]
-        # Of S = [[0, H'], [H, 0]]: 2 (a_pq d_ij + b_pj b_qi) on H_ip H_jq. As plain products of
-        # matrices, which are fast in a batch too.
-        inner = a[:, :, :, None, None] * d[:, None, None] + (
-            b[:, :, None, None, :] * b[:, None, :, :, None]
-        )
-        half = dot(readers, 2 * jnp.swapaxes(inner, 1, 2).reshape(-1, 2, 2 * outputs**2))
-        half = jnp.swapaxes(half.reshape(-1, rows, 2, outputs**2), 1, 2)
-        flat = jnp.swapaxes(readers, 0, 1).reshape(rows, -1)
-        square = dot(flat, half.reshape(-1, rows * outputs**2))
-        square = jnp.swapaxes(square.reshape(rows, rows, outputs, outputs), 1, 2)
-        square = square.reshape(rows * outputs, rows * outputs)
+        square = reader_gram(readers, a, b, d)
         square = square + jnp.eye(rows * outputs, dtype=square.dtype) / self.unit
         # Of mu: S = J = diag(-1, 1, 0).
         bent = a[:, :, 1:] * b[:, 1:] - a[:, :, :1] * b[:, :1]
@@ -93,18 +65,10 @@ class PlanarForm(AbstractInteriorForm):
 
     def initial(self):
         (matrices, mu), _ = self.program.initial()
-        value = norm(self.program.targets) ** 2 / 2 / self.unit
-        gap = (1 + value) / self.layout.degree
+        gap = self.first_gap()
         inverse = gap * jnp.linalg.inv(matrices)
-        x = _joined((jnp.zeros_like(self.program.targets), mu))
+        x = joined((jnp.zeros_like(self.program.targets), mu))
         return x, [matrices, mu], [inverse, gap / mu]
-
-    def points(self, x, s, y):
-        duals, multipliers = self._matrices(y)
-        return self._parts(x), self._matrices(s), (self.unit * duals, self.unit * multipliers)
-
-    def twin(self):
-        return None  # always solvable
 
     @property
     def size(self):
@@ -116,17 +80,13 @@ class PlanarForm(AbstractInteriorForm):
         held = 2.0 * count * rows * outputs**2
         return held + 10.0 * count * (2 + outputs) ** 2, 2.0 * rows * held
 
-    def _parts(self, x: Array) -> tuple[Array, Array]:
+    def parts(self, x: Array) -> tuple[Array, Array]:
         targets = self.program.targets
         return x[: targets.size].reshape(targets.shape), x[targets.size :]
 
-    def _rows(self, s: tuple[Array, Array]) -> Array:
-        return _joined((jax.vmap(svec)(s[0]), s[1]))
+    def rows(self, s: tuple[Array, Array]) -> Array:
+        return joined((jax.vmap(svec)(s[0]), s[1]))
 
-    def _matrices(self, s: Array) -> tuple[Array, Array]:
+    def blocks(self, s: Array) -> tuple[Array, Array]:
         count = len(self.program.squares)
         return jax.vmap(smat)(s[:-count].reshape(count, -1)), s[-count:]
-
-
-def _joined(parts: tuple[Array, Array]) -> Array:
-    return jnp.concatenate([parts[0].ravel(), parts[1].ravel()])

@@ -12,7 +12,6 @@ from jaxtyping import Array, Float
 
 from jaxcone import (
     PSD,
-    AbstractInteriorForm,
     Layout,
     MatrixScaling,
     ProductCone,
@@ -22,12 +21,13 @@ from jaxcone import (
 )
 
 from ..products import dot
+from .dual_form import AbstractDualForm
 
 if TYPE_CHECKING:
     from .spectrahedra import SpectrahedraProgram
 
 
-class SpectrahedraForm(AbstractInteriorForm):
+class SpectrahedraForm(AbstractDualForm):
     """(spectrahedra) in coordinates: x = (R, rho) row by row, s = the matrices as `svec`.
 
     `unit` divides the objective and multiplies y.
@@ -42,24 +42,6 @@ class SpectrahedraForm(AbstractInteriorForm):
         self.program = program
         self.unit = jnp.maximum(norm(program.targets), 1)
         self.layout = Layout(ProductCone([PSD(program.side)] * (2 * outputs)))
-
-    def linear(self):
-        return _joined(self.program.linear()) / self.unit
-
-    def offset(self):
-        return self._rows(self.program.offset())
-
-    def quadratic(self, x):
-        return _joined(self.program.quadratic(self._parts(x))) / self.unit
-
-    def operator(self, x):
-        return self._rows(self.program.operator(self._parts(x)))
-
-    def adjoint(self, y):
-        return _joined(self.program.adjoint(self._matrices(y)))
-
-    def equality_rows(self):
-        return jnp.zeros((0, self.size), self.program.targets.dtype)
 
     def normal(self, scaling):
         (of_all,) = scaling
@@ -99,21 +81,9 @@ class SpectrahedraForm(AbstractInteriorForm):
     def initial(self):
         (positive, negative), _ = self.program.initial()
         matrices = jnp.concatenate([positive, negative])
-        value = norm(self.program.targets) ** 2 / 2 / self.unit
-        gap = (1 + value) / self.layout.degree
+        gap = self.first_gap()
         x = jnp.zeros(self.size, matrices.dtype)
         return x, [matrices], [gap * jnp.linalg.inv(matrices)]
-
-    def points(self, x, s, y):
-        positive, negative = self._matrices(y)
-        return (
-            self._parts(x),
-            self._matrices(s),
-            (self.unit * positive, self.unit * negative),
-        )
-
-    def twin(self):
-        return None  # always solvable
 
     @property
     def size(self):
@@ -126,19 +96,15 @@ class SpectrahedraForm(AbstractInteriorForm):
         formed = count * side**3 * 4.0 + count**2 * side**2
         return held, 2.0 * outputs * formed
 
-    def _parts(self, x: Array) -> tuple[Array, Array]:
+    def parts(self, x: Array) -> tuple[Array, Array]:
         targets = self.program.targets
         flat, multipliers = x[: targets.size], x[targets.size :]
         return flat.reshape(targets.shape), multipliers.reshape(-1, targets.shape[1])
 
-    def _rows(self, s: tuple[Array, Array]) -> Array:
+    def rows(self, s: tuple[Array, Array]) -> Array:
         return jax.vmap(svec)(jnp.concatenate(s)).ravel()
 
-    def _matrices(self, s: Array) -> tuple[Array, Array]:
+    def blocks(self, s: Array) -> tuple[Array, Array]:
         outputs = self.program.targets.shape[1]
         matrices = jax.vmap(smat)(s.reshape(2 * outputs, -1))
         return matrices[:outputs], matrices[outputs:]
-
-
-def _joined(parts: tuple[Array, Array]) -> Array:
-    return jnp.concatenate([parts[0].ravel(), parts[1].ravel()])
