@@ -13,7 +13,9 @@ from .programs.lifted import LiftedProgram
 # 3,247 unknowns takes seconds, and 40 of them certify what splitting does not reach at all
 # (docs/math.md, "Which method").
 LARGEST_ON_CPU, LARGEST_ELSEWHERE = 4000, 25000
-INTERIOR_POINT = InteriorPoint(max_steps=60, refinements=1)
+# A tolerance of 1e-8 leaves 1e-5 of the bound on some data; below 3e-9 some stall.
+INTERIOR_POINT = InteriorPoint(tolerance=5e-9, max_steps=60, refinements=1)
+IN_FLOAT32 = InteriorPoint(max_steps=60, refinements=1)
 
 
 def choose_solver(program: LiftedProgram) -> AbstractSolver | None:
@@ -46,7 +48,8 @@ def named_solver(solver: Any, program: LiftedProgram) -> AbstractSolver | None:
     if solver is None:
         return choose_solver(program)
     if isinstance(solver, str) and solver in ("auto", "interior_point", "splitting"):
-        fixed = {"interior_point": INTERIOR_POINT, "splitting": None}
+        double = np.dtype(program.rows.dtype) == np.float64
+        fixed = {"interior_point": INTERIOR_POINT if double else IN_FLOAT32, "splitting": None}
         return fixed[solver] if solver in fixed else choose_solver(program)
     raise ValueError(
         'solver must be "auto", "splitting", "interior_point", or settings such as '

@@ -9,6 +9,7 @@ from scipy.optimize import minimize
 import jaxcvxnn
 from jaxcvxnn.clock import Clock
 from jaxcvxnn.columns import (
+    balanced_network,
     between_neighbours,
     certify_residual,
     generate_columns,
@@ -244,7 +245,8 @@ def test_balanced_network(rng):
     first, second = rng.standard_normal((4, 3)), rng.standard_normal((4, 2))
     first /= np.linalg.norm(first, axis=1)[:, None]
     second[1] = 0
-    network = balanced_network(problem, first, second)
+    given = problem(rng.standard_normal((5, 3)), rng.standard_normal((5, 2)))
+    network = balanced_network(given, first, second)
     assert network.width == 3
     np.testing.assert_allclose(np.linalg.norm(network.U, axis=0), np.linalg.norm(network.V, axis=1))
     X = rng.standard_normal((5, 3))
@@ -291,7 +293,7 @@ def test_bad_residuals(residual, message):
 def test_other_losses_at_high_rank_start_from_descent(rng):
     X = rng.standard_normal((30, 8))
     labels = (X[:, 0] + X[:, 1] > 0).astype(int)
-    found = jaxcvxnn.train(X, labels, 0.3, loss="logistic", time_limit=20)
+    found = jaxcvxnn.train(X, labels, 0.3, loss="logistic", time_limit=10)
     assert set(found.seconds) == {"polish", "columns"}
     assert 0 <= found.lower_bound <= found.upper_bound
     # No better than nothing would be log 2 per sample.

@@ -450,7 +450,6 @@ def test_bad_input(rng):
     labels = TrainingProblem(X, np.arange(8) % 3, 0.1, loss="softmax")
     cubic = TrainingProblem(X, y, 0.1, activation="polynomial")
     hinge = TrainingProblem(X, np.sign(y), 0.1, loss="hinge")
-    wide = TrainingProblem(rng.standard_normal((8, 4)), y, 0.1)
     half = ConeGroupLasso(patterns=np.ones((2, 7), bool))
     numbers = ConeGroupLasso(patterns=np.ones((2, 8)))
     kept = split(TrainingProblem(X, y, 0.1, activation=LeakyReLU(0.1)))
@@ -472,7 +471,6 @@ def test_bad_input(rng):
             lambda: solve(plain, ConeGroupLasso(patterns=np.ones((2, 8), bool), cone_features=y)),
             r"shape \(8, 2\); theirs is \(8,\)",
         ),
-        (lambda: solve(wide, ConeGroupLasso()), "1 to 3 columns"),
         (lambda: split_cone_lasso(plain, warm_start=short), "warm_start: expected"),
         (lambda: ConeLassoSplitting(tolerance=0.0), "`tolerance` must be > 0"),
         (lambda: ConeLassoSplitting(relaxation=2.0), r"`relaxation` must be in \(0, 2\)"),

@@ -35,7 +35,7 @@ def flat(rng, features):
     return residual
 
 
-@pytest.mark.parametrize("rank", [2, 3, 5, 8])
+@pytest.mark.parametrize("rank", [3, 8])
 def test_the_bound_is_above_the_maximum(rng, rank):
     features = rng.standard_normal((SAMPLES, rank))
     generic = rng.standard_normal((SAMPLES, 2))
