@@ -10,7 +10,7 @@ import numpy as np
 from jaxcone import verified
 
 from .activations import LeakyReLU
-from .pricing.price import Matrix
+from .pricing.price import Matrix, Price
 from .pricing.pricer import Pricer
 from .problem import TrainingProblem
 
@@ -29,7 +29,7 @@ def stacked_residual(problem: TrainingProblem, residual: Matrix) -> Matrix:
 
 def stacked_price(
     problem: TrainingProblem, residual: Matrix, perturbation: Matrix, pricer: Pricer, **budget: Any
-) -> Any:
+) -> Price:
     """The proven price of the best unit, for R (n, c) or any matrix within `perturbation` (n,) of it.
 
     `pricer` is one of `stacked_features`; `budget` goes to it.

@@ -324,6 +324,9 @@ def test_bad_input_is_refused():
     for decays in ([], 0.1, [0.1, -1.0], [np.inf]):
         with pytest.raises(ValueError, match="weight_decays"):
             spectrahedron_path(poly, decays)
+    # Constants are looked at inside `jit` too.
+    with pytest.raises(ValueError, match="weight_decays"):
+        jax.jit(lambda _: spectrahedron_path(poly, [0.1, -1.0]))(0)
     bad = {"tolerance": 0.0, "max_steps": 0, "check_every": 0, "relaxation": 2.0, "memory": -1}
     for name, value in bad.items():
         with pytest.raises(ValueError, match=name):

@@ -105,7 +105,7 @@ def samples_of(problem: TrainingProblem, weights: Any = None) -> Samples:
         )
     features = jnp.asarray(problem.features)
     if weights is not None:
-        if not isinstance(weights, Tracer):
+        if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(weights)):
             # In NumPy: inside `jit`, JAX would trace the check of a constant.
             weights = np.asarray(weights)
             if not np.all(np.isfinite(weights) & (weights >= 0)):

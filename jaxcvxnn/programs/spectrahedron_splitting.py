@@ -576,7 +576,7 @@ def spectrahedron_path(
     """
     settings = SpectrahedronSplitting() if settings is None else settings
     samples = samples_of(problem, sample_weights)
-    if not isinstance(weight_decays, Tracer):
+    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(weight_decays)):
         # In NumPy: inside `jit`, JAX would trace the check of a constant.
         known = np.asarray(weight_decays)
         if not (np.all(known > 0) and np.all(np.isfinite(known))):
