@@ -175,4 +175,5 @@ from .train import (
     TrainingResult as TrainingResult,
     train as train,
 )
+from .two_sided_projection import project_two_sided as project_two_sided
 from .width import reduce_width as reduce_width
