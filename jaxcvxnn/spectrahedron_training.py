@@ -76,12 +76,11 @@ def _solve(
     """The solution so far, None where not even a chunk of steps is done; steps; why it ended."""
     settings = SpectrahedronSplitting(tolerance=tolerance / 4, max_steps=CHUNK_STEPS)
     prepared, point = jax.block_until_ready(_prepare(problem))
-    advance = jax.jit(lambda *given: solve_prepared(settings, *given))
     found, best, idle = None, np.inf, 0
     for steps in range(CHUNK_STEPS, MAX_STEPS + 1, CHUNK_STEPS):
         further = clock.interruptible(
             lambda point=point: jax.block_until_ready(
-                advance(prepared, problem.weight_decay, point)
+                _advance(settings, prepared, problem.weight_decay, point)
             )
         )
         if further is None:
@@ -99,6 +98,10 @@ def _solve(
         if clock.over():
             return found, steps, clock.stopped
     return found, MAX_STEPS, "max_steps"
+
+
+# Of the module, so that a shape is compiled once for all trainings and tolerances.
+_advance = jax.jit(solve_prepared)
 
 
 @jax.jit
