@@ -23,7 +23,7 @@ from .group_lasso import GroupLassoSolution, solve_group_lasso
 from .networks import AbstractTwoLayer, from_first_layer
 from .polish import merge
 from .pricing.ascent import local_maxima, normalised
-from .pricing.price import Matrix, Price, finite_matrix, prices
+from .pricing.price import Matrix, Price, finite_residual, prices
 from .pricing.pricer import Pricer
 from .problem import TrainingProblem, in_float64
 from .slopes import stacked_features, stacked_price, stacked_residual
@@ -126,11 +126,7 @@ def certify_residual(
     with entries not finite.
     """
     problem = in_float64(problem)
-    residual = finite_matrix(residual, "residual", rows=len(problem.Y))
-    if residual.shape != problem.Y.shape:
-        raise ValueError(
-            f"residual must have the shape of Y, {problem.Y.shape}; its shape is {residual.shape}."
-        )
+    residual = finite_residual(residual, problem.Y)
     pricer = Pricer(stacked_features(problem)) if pricer is None else pricer
     return _certify(problem, residual, pricer, budget)
 

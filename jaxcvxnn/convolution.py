@@ -15,7 +15,8 @@ from jaxtyping import Array, Float
 
 from .activations import AbstractActivation, Polynomial
 from .losses import AbstractLoss
-from .problem import TrainingProblem
+from .networks import float_array
+from .problem import TrainingProblem, require_polynomial
 from .products import dot
 
 
@@ -34,7 +35,7 @@ class ConvolutionalPolynomialNetwork(eqx.Module):
     pool: int = eqx.field(static=True)
 
     def __init__(self, filters: Any, weights: Any, activation: Polynomial, pool: int = 1):
-        self.filters, self.weights = (_floats(part) for part in (filters, weights))
+        self.filters, self.weights = (float_array(part) for part in (filters, weights))
         self.activation, self.pool = activation, pool
         fits = self.filters.ndim == self.weights.ndim == 2
         if not fits or self.filters.shape[1] != self.weights.shape[0]:
@@ -104,13 +105,9 @@ class ConvolutionalProblem(eqx.Module):
         checked = TrainingProblem(flat, Y, weight_decay, loss=loss, activation=activation)
         if checked.Y.shape[1] != 1:
             raise ValueError(f"Y must have one column; its shape is {checked.Y.shape}.")
-        if not isinstance(checked.activation, Polynomial):
-            raise ValueError(
-                f"This takes polynomial activations; the activation is {checked.activation}."
-            )
         self.patches = checked.X.reshape(shape[1], shape[0], shape[2]).swapaxes(0, 1)
         self.Y, self.weight_decay = checked.Y, checked.weight_decay
-        self.loss, self.activation, self.pool = checked.loss, checked.activation, pool
+        self.loss, self.activation, self.pool = checked.loss, require_polynomial(checked), pool
 
     @property
     def pools(self) -> Float[Any, "g p n f"]:
@@ -149,8 +146,3 @@ def image_patches(images: Float[Any, "n h w"], size: int, stride: int = 1) -> An
     ]
     cut = [images[:, i : i + size, j : j + size].reshape(shape[0], -1) for i, j in corners]
     return library.stack(cut)
-
-
-def _floats(values: Any) -> Any:
-    values = values if eqx.is_array(values) else np.asarray(values)
-    return values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(float)

@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, ScalarLike
 
-from .activations import Polynomial
 from .networks import PolynomialNetwork
 from .neural_spectrahedron import symmetric_part
-from .problem import TrainingProblem
+from .problem import TrainingProblem, require_polynomial
 
 # Eigenvalues are zero below this many roundings, per row, of the largest one.
 ROUNDINGS = 8
@@ -68,10 +67,7 @@ def spectrahedron_network(
     **Raises** a `ValueError` for another activation than a polynomial, matrices of other shapes, and
     entries that are not finite.
     """
-    if not isinstance(problem.activation, Polynomial):
-        raise ValueError(
-            f"This takes polynomial activations; the problem's activation is {problem.activation}."
-        )
+    activation = require_polynomial(problem)
     outputs, side = problem.Y.shape[1], problem.features.shape[1] + 1
     neurons, strengths, places = signed_neurons(
         positive, negative, (outputs, side, side), tolerance
@@ -80,8 +76,8 @@ def spectrahedron_network(
     V[np.arange(len(strengths)), places] = strengths
     first = neurons.T
     if problem.bias:
-        return PolynomialNetwork(first[:-1], V, first[-1], activation=problem.activation)
-    return PolynomialNetwork(first, V, activation=problem.activation)
+        return PolynomialNetwork(first[:-1], V, first[-1], activation=activation)
+    return PolynomialNetwork(first, V, activation=activation)
 
 
 def signed_neurons(

@@ -9,6 +9,8 @@ positive semidefinite, ||C'(relu(P w), w)|| <= b |w| for all w. In NumPy float64
 errors accounted for. Derivation: docs/math.md, section "The certificate".
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +19,14 @@ from jaxcone import verified
 from .directions import Directions
 
 Matrix = NDArray[np.float64]
+
+
+def activation_rows(library: Any, directions: Any) -> Any:
+    """V of (lifted): (alpha, u) to (alpha, omega) = (alpha, alpha - P u), by NumPy or `jax.numpy`."""
+    count, rank = directions.shape
+    eye = library.eye(count, dtype=directions.dtype)
+    zero = library.zeros((count, rank), dtype=directions.dtype)
+    return library.block([[eye, zero], [eye, -directions]])
 
 
 def constraint_holds(

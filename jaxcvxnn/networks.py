@@ -183,8 +183,8 @@ def from_first_layer(
 
 def _weights(U: Any, V: Any, b: Any, kind: str) -> tuple[Any, Any, Any]:
     """The weights as arrays of floats that fit together."""
-    U, V = _float_array(U), _float_array(V)
-    b = None if b is None else _float_array(b)
+    U, V = float_array(U), float_array(V)
+    b = None if b is None else float_array(b)
     fits = U.ndim == 2 and V.ndim == 2 and U.shape[1] == V.shape[0]
     if not fits or (b is not None and b.shape != U.shape[1:]):
         raise ValueError(
@@ -194,7 +194,8 @@ def _weights(U: Any, V: Any, b: Any, kind: str) -> tuple[Any, Any, Any]:
     return U, V, b
 
 
-def _float_array(values: Any) -> Any:
+def float_array(values: Any) -> Any:
+    """`values` as an array of floats, of JAX or NumPy as they are."""
     if isinstance(values, jax.Array):
         return values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(float)
     values = np.asarray(values)

@@ -10,10 +10,9 @@ from typing import Any
 import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-Matrix = NDArray[np.float64]
+from .pricing.price import Matrix
 
 # Cones that hold no ball of this radius about a unit vector count as having no interior.
 NO_INTERIOR = 1e-10

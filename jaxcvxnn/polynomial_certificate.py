@@ -11,14 +11,13 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from .activations import Polynomial
 from .convolution import ConvolutionalPolynomialNetwork, ConvolutionalProblem
 from .dual_bound import dual_bound
 from .network_certificate import NetworkCertificate
 from .networks import AbstractTwoLayer, PolynomialNetwork, with_unit_neurons
-from .pricing.price import Matrix, finite_matrix
+from .pricing.price import Matrix, finite_residual
 from .pricing.sphere import PolynomialPrice, polynomial_price
-from .problem import TrainingProblem
+from .problem import TrainingProblem, in_float64, require_polynomial
 
 # How far the length of a neuron may be from one: rounding in float32, and some.
 UNIT_LENGTH = 1e-5
@@ -44,8 +43,8 @@ def certify_polynomial_residual(problem: TrainingProblem, residual: Any) -> Poly
     **Raises** a `ValueError` for another activation than a polynomial, a residual of another shape
     than Y or with entries that are not finite.
     """
-    activation = _polynomial(problem)
-    problem = _float64(problem)
+    activation = require_polynomial(problem)
+    problem = in_float64(problem)
     usable = _into_domain(problem, residual)
     slack = problem.loss.perturbation(usable, problem.Y)
     price = polynomial_price(usable, problem.features, activation, perturbation=slack)
@@ -67,11 +66,13 @@ def certify_polynomial(
     data or are not finite, and neurons that are not of unit length, to which the problem and its bounds
     do not refer.
     """
-    if _polynomial(problem) != network.activation or not isinstance(network, PolynomialNetwork):
+    if require_polynomial(problem) != network.activation or not isinstance(
+        network, PolynomialNetwork
+    ):
         raise ValueError(
             f"The network's activation is {network.activation}, the problem's {problem.activation}."
         )
-    problem, exact = _float64(problem), _float64(network)
+    problem, exact = in_float64(problem), in_float64(network)
     first = np.asarray(exact.first_layer)
     expected = (problem.features.shape[1], problem.Y.shape[1])
     biased = exact.b is not None
@@ -80,7 +81,7 @@ def certify_polynomial(
             f"The network has {len(first)} weights per neuron, bias included, and "
             f"{exact.out_features} outputs; the problem has {expected[0]} and {expected[1]}."
         )
-    _require_unit(first, exact.V)
+    _require_unit(first, np.asarray(exact.V))
     unit = with_unit_neurons(exact)
     with jax.enable_x64(True):
         upper = float(problem.objective(unit))
@@ -96,7 +97,7 @@ def certify_convolutional_residual(
 
     **Raises** a `ValueError` for a residual of another shape than Y (n, 1), or not finite.
     """
-    problem = _float64(problem)
+    problem = in_float64(problem)
     usable = _into_domain(problem, residual)
     # 1/P sum_l R' phi(X_l u) is a price of all samples of the pool at once.
     repeated = np.tile(usable, (problem.pool, 1))
@@ -121,7 +122,7 @@ def certify_convolutional(
     **Raises** a `ValueError` for a network of another activation, pooling or shape, weights that are
     not finite, and filters that are not of unit length.
     """
-    problem, network = _float64(problem), _float64(network)
+    problem, network = in_float64(problem), in_float64(network)
     expected = (problem.patches.shape[2], len(problem.pools))
     if (len(network.filters), network.weights.shape[1]) != expected:
         raise ValueError(
@@ -169,12 +170,7 @@ def _certificate(
 
 def _into_domain(problem: Any, residual: Any) -> Matrix:
     """The residual, checked, where the conjugate of the loss is finite."""
-    residual = finite_matrix(residual, "residual", rows=len(problem.Y))
-    if residual.shape != problem.Y.shape:
-        raise ValueError(
-            f"residual must have the shape of Y, {problem.Y.shape}; its shape is {residual.shape}."
-        )
-    return problem.loss.into_domain(residual, problem.Y)
+    return problem.loss.into_domain(finite_residual(residual, problem.Y), problem.Y)
 
 
 def _require_unit(first: Matrix, second: Matrix) -> None:
@@ -187,16 +183,3 @@ def _require_unit(first: Matrix, second: Matrix) -> None:
             "The network's neurons must be unit vectors, bias included; their lengths are "
             f"{lengths.min():.6g} to {lengths.max():.6g}."
         )
-
-
-def _polynomial(problem: TrainingProblem) -> Polynomial:
-    if not isinstance(problem.activation, Polynomial):
-        raise ValueError(
-            f"This takes polynomial activations; the problem's activation is {problem.activation}."
-        )
-    return problem.activation
-
-
-def _float64(tree: Any) -> Any:
-    """The same module for exact evaluation: every float32 is a float64 of NumPy."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -11,8 +11,10 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from .activations import RELU, AbstractActivation, activation_named
+from .activations import RELU, AbstractActivation, LeakyReLU, Polynomial, activation_named
 from .losses import AbstractLoss, AbstractRegressionLoss, Squared, loss_named
+
+Numbers = TypeVar("Numbers", bound=eqx.Module)
 
 if TYPE_CHECKING:
     from .networks import AbstractTwoLayer
@@ -104,10 +106,7 @@ class TrainingProblem(eqx.Module):
 
     def training_loss(self, network: AbstractTwoLayer) -> Float[Array, ""]:
         """L(f(X), Y)."""
-        if network.activation != self.activation:
-            raise ValueError(
-                f"The network's activation is {network.activation}, the problem's {self.activation}."
-            )
+        require_same_activation(self, network)
         return self.loss.value(network.predict(self.X), self.Y)
 
     def objective(self, network: AbstractTwoLayer) -> Float[Array, ""]:
@@ -130,9 +129,37 @@ def require_relu(problem: TrainingProblem) -> None:
         raise ValueError(f"This takes ReLU only; the problem's activation is {problem.activation}.")
 
 
-def in_float64(problem: TrainingProblem) -> TrainingProblem:
-    """The same problem for exact evaluation: every float32 is a float64."""
-    return jax.tree.map(lambda a: np.asarray(a, np.float64), problem)
+def require_leaky(problem: TrainingProblem) -> LeakyReLU:
+    """The problem's activation; a `ValueError` if it is a polynomial."""
+    if not isinstance(problem.activation, LeakyReLU):
+        raise ValueError(
+            "This takes ReLU, leaky ReLU and the absolute value; the problem's activation is "
+            f"{problem.activation}."
+        )
+    return problem.activation
+
+
+def require_polynomial(problem: TrainingProblem) -> Polynomial:
+    """The problem's activation; a `ValueError` if it is no polynomial."""
+    if not isinstance(problem.activation, Polynomial):
+        raise ValueError(
+            "This takes activation=Polynomial(a, b, c); the problem's activation is "
+            f"{problem.activation}."
+        )
+    return problem.activation
+
+
+def require_same_activation(problem: TrainingProblem, network: AbstractTwoLayer) -> None:
+    """Raise a `ValueError` for a network of another activation: the problem's bounds are not for it."""
+    if network.activation != problem.activation:
+        raise ValueError(
+            f"The network's activation is {network.activation}, the problem's {problem.activation}."
+        )
+
+
+def in_float64(module: Numbers) -> Numbers:
+    """The same problem or network for exact evaluation: arrays of NumPy, every float32 a float64."""
+    return jax.tree.map(lambda a: np.asarray(a, np.float64), module)
 
 
 def _real_array(values: Any, name: str) -> Any:

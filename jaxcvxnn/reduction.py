@@ -11,9 +11,10 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from .directions import Directions, find_directions, row_space
+from .lifted_constraint import activation_rows
 from .problem import TrainingProblem, require_relu, require_squared
 from .programs.lifted import LiftedData
 
@@ -119,7 +120,7 @@ def lifted_data(problem: TrainingProblem) -> LiftedData:
     directions = features / jnp.where(lengths > 0, lengths, 1)[:, None]
     count, rank = features.shape
     return LiftedData(
-        rows=_activation_rows(jnp, directions),
+        rows=activation_rows(jnp, directions),
         readout=jnp.concatenate([jnp.diag(lengths), jnp.zeros((count, rank))], axis=1),
         targets=targets,
         weight_decay=jnp.asarray(problem.weight_decay, features.dtype),
@@ -156,7 +157,7 @@ def reduce(problem: TrainingProblem, *, tolerance: float = 1e-9) -> Reduction:
     dropped = targets - (targets @ output_basis) @ output_basis.T
     pairs = len(directions.units)
     data = LiftedData(
-        rows=_activation_rows(np, directions.units),
+        rows=activation_rows(np, directions.units),
         readout=readout,
         targets=merged,
         weight_decay=np.asarray(weight_decay),
@@ -170,14 +171,6 @@ def reduce(problem: TrainingProblem, *, tolerance: float = 1e-9) -> Reduction:
         output_basis=output_basis,
         loss_rows=loss_rows,
     )
-
-
-def _activation_rows(library: Any, directions: Any) -> Array:
-    """V of (lifted): (alpha, u) to (alpha, omega) = (alpha, alpha - P u)."""
-    count, rank = directions.shape
-    eye = library.eye(count, dtype=directions.dtype)
-    zero = library.zeros((count, rank), dtype=directions.dtype)
-    return library.block([[eye, zero], [eye, -directions]])
 
 
 def _merge_losses(

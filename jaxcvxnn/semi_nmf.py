@@ -13,7 +13,6 @@ from typing import Any
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
 from .columns import balanced_network, fit_outputs
 from .group_lasso import solve_group_lasso
@@ -22,11 +21,9 @@ from .losses import Absolute
 from .networks import AbstractTwoLayer
 from .pattern_cones import cone_sides, facets, interior_direction
 from .pricing.cone_pca import cone_pca
-from .pricing.price import finite_matrix
+from .pricing.price import Matrix, finite_matrix
 from .problem import TrainingProblem, in_float64
 from .programs.copositive import CopositiveSolution
-
-Matrix = NDArray[np.float64]
 
 # Rounds of column generation, each with one more direction.
 ROUNDS = 60

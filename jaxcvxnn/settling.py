@@ -8,10 +8,10 @@ held there the objective is smooth.
 import numpy as np
 from scipy.optimize import minimize
 
-from .networks import AbstractTwoLayer, two_layer
+from .networks import AbstractTwoLayer, from_first_layer
 from .pricing.price import Matrix
-from .problem import TrainingProblem, in_float64
-from .stationarity import loss_and_residual, require_leaky, stationarity
+from .problem import TrainingProblem, in_float64, require_leaky
+from .stationarity import loss_and_residual, stationarity
 
 # How near a kink a neuron must be, relative to |x_i| |u_j|, to be put there, and how weak, relative to
 # the strongest |u_j| |v_j|, to be left out.
@@ -81,6 +81,4 @@ def _descend_along(
     start = np.hstack([hidden, output])
     found = minimize(objective, start.ravel(), jac=True, method="BFGS", options={"gtol": 1e-12})
     hidden, output = parts(found.x)
-    if network.b is None:
-        return two_layer(hidden.T, output, activation=activation)
-    return two_layer(hidden.T[:-1], output, hidden[:, -1], activation=activation)
+    return from_first_layer(hidden.T, output, bias=problem.bias, activation=activation)

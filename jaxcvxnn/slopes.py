@@ -9,21 +9,22 @@ import numpy as np
 
 from jaxcone import verified
 
-from .activations import LeakyReLU
 from .pricing.price import Matrix, Price
 from .pricing.pricer import Pricer
-from .problem import TrainingProblem
+from .problem import TrainingProblem, require_leaky
 
 
 def stacked_features(problem: TrainingProblem) -> Matrix:
     """The features, and for slopes other than zero their negatives below: what ReLU units see."""
     features = np.asarray(problem.features, np.float64)
-    return features if _slope(problem) == 0 else np.vstack([features, -features])
+    return (
+        features if require_leaky(problem).negative_slope == 0 else np.vstack([features, -features])
+    )
 
 
 def stacked_residual(problem: TrainingProblem, residual: Matrix) -> Matrix:
     """The residual R (n, c) of `stacked_features`."""
-    slope = _slope(problem)
+    slope = require_leaky(problem).negative_slope
     return residual if slope == 0 else np.vstack([residual, -slope * residual])
 
 
@@ -38,15 +39,7 @@ def stacked_price(
     if len(stacked) > len(residual):
         # The product with the slope is rounded too.
         rounded = verified.UNIT * verified.vector_norm_bound(stacked[len(residual) :])
-        below = (rounded + abs(_slope(problem)) * perturbation) * verified.INFLATION
+        slope = abs(require_leaky(problem).negative_slope)
+        below = (rounded + slope * perturbation) * verified.INFLATION
         moved = np.concatenate([perturbation, below])
     return pricer.price(stacked, perturbation=moved, **budget)
-
-
-def _slope(problem: TrainingProblem) -> float:
-    if not isinstance(problem.activation, LeakyReLU):
-        raise ValueError(
-            "This takes ReLU, leaky ReLU and the absolute value; the problem's activation is "
-            f"{problem.activation}."
-        )
-    return problem.activation.negative_slope

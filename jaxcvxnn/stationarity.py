@@ -21,7 +21,8 @@ from .losses import AbstractLoss
 from .networks import AbstractTwoLayer
 from .pricing.cone_pca import ConePrices, cone_pca
 from .pricing.price import Matrix, finite_matrix
-from .problem import TrainingProblem, in_float64
+from .problem import TrainingProblem, in_float64, require_leaky, require_same_activation
+from .slopes import stacked_features, stacked_residual
 
 
 class Stationarity(eqx.Module):
@@ -97,8 +98,7 @@ def stationarity(
     problem, and weights that are not finite.
     """
     activation = _require_supported(problem, network)
-    problem = in_float64(problem)
-    network = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), network)
+    problem, network = in_float64(problem), in_float64(network)
     _, residual = loss_and_residual(problem, network.predict(problem.X), problem.Y)
     residual = finite_matrix(residual, "The gradient at the network's outputs")
     features, weight_decay = np.asarray(problem.features), float(problem.weight_decay)
@@ -152,17 +152,12 @@ def pattern_prices(problem: TrainingProblem, residual: Any, patterns: Any) -> Co
 
     **Raises** a `ValueError` for an activation that is not a (leaky) ReLU, and as `cone_pca` does.
     """
-    activation = require_leaky(problem)
-    features = np.asarray(in_float64(problem).features)
-    if activation.negative_slope == 0:
-        return cone_pca(residual, features, patterns)
-    residual = finite_matrix(residual, "residual", rows=len(features))
-    patterns = np.asarray(patterns, bool)
-    return cone_pca(
-        np.concatenate([residual, -activation.negative_slope * residual]),
-        np.concatenate([features, -features]),
-        np.concatenate([patterns, ~patterns], axis=1),
-    )
+    features = stacked_features(problem)
+    residual = finite_matrix(residual, "residual", rows=len(problem.Y))
+    if len(features) > len(residual):
+        below = ~np.asarray(patterns, bool)
+        patterns = np.concatenate([~below, below], axis=1)
+    return cone_pca(stacked_residual(problem, residual), features, patterns)
 
 
 def loss_and_residual(
@@ -204,21 +199,9 @@ def _nearest(rows: Matrix, point: Matrix, bounds: tuple[float, float]) -> tuple[
     return float(np.linalg.norm(found.fun)), found.x
 
 
-def require_leaky(problem: TrainingProblem) -> LeakyReLU:
-    """The problem's activation; a `ValueError` if it is not a (leaky) ReLU."""
-    if not isinstance(problem.activation, LeakyReLU):
-        raise ValueError(
-            f"This takes (leaky) ReLU only; the problem's activation is {problem.activation}."
-        )
-    return problem.activation
-
-
 def _require_supported(problem: TrainingProblem, network: AbstractTwoLayer) -> LeakyReLU:
     activation = require_leaky(problem)
-    if network.activation != activation:
-        raise ValueError(
-            f"The network's activation is {network.activation}, the problem's {activation}."
-        )
+    require_same_activation(problem, network)
     if not problem.loss.smooth:
         raise ValueError(
             f"This takes differentiable losses only; the problem's is {problem.loss.name!r}."

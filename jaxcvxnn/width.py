@@ -8,15 +8,13 @@ programs".
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .activations import LeakyReLU
 from .columns import balanced_network
 from .lorentz import row_norms
 from .networks import AbstractTwoLayer
+from .pricing.price import Matrix
 from .problem import TrainingProblem, in_float64
-
-Matrix = NDArray[np.float64]
 
 # Singular values below this part of the largest count as zero.
 DEPENDENT = 1e-12

@@ -186,7 +186,7 @@ def test_bad_input(rng):
         ConvolutionalProblem(patches[0], Y)
     with pytest.raises(ValueError, match="Y must have one column"):
         ConvolutionalProblem(patches, np.ones((14, 2)))
-    with pytest.raises(ValueError, match="polynomial activations"):
+    with pytest.raises(ValueError, match=r"takes activation=Polynomial\(a, b, c\)"):
         ConvolutionalProblem(patches, Y, activation="relu")
     with pytest.raises(ValueError, match="one row per sample"):
         ConvolutionalProblem(patches, Y[1:])

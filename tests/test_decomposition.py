@@ -149,5 +149,5 @@ def test_bad_input(rng):
         spectrahedron_network(problem, good[:, :3, :3], good)
     with pytest.raises(ValueError, match="negative must be finite"):
         spectrahedron_network(problem, good, good + np.nan)
-    with pytest.raises(ValueError, match="polynomial activations"):
+    with pytest.raises(ValueError, match=r"takes activation=Polynomial\(a, b, c\)"):
         spectrahedron_network(TrainingProblem(X, Y), good, good)

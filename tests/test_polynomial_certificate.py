@@ -123,5 +123,5 @@ def test_bad_input(rng):
         certify_polynomial(problem, other)
     with pytest.raises(ValueError, match="residual must have the shape of Y"):
         certify_polynomial_residual(problem, np.ones((20, 1)))
-    with pytest.raises(ValueError, match="polynomial activations"):
+    with pytest.raises(ValueError, match=r"takes activation=Polynomial\(a, b, c\)"):
         certify_polynomial(TrainingProblem(X, Y), TwoLayerReLU(first, V))

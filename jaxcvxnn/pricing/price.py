@@ -44,3 +44,13 @@ def finite_matrix(values: Any, name: str, *, rows: int | None = None, least: int
     if not np.all(np.isfinite(array)):
         raise ValueError(f"{name} must be finite; it holds NaN or infinite entries.")
     return array
+
+
+def finite_residual(values: Any, targets: Any) -> Matrix:
+    """`values` as a residual of `targets` (n, c), in float64; a `ValueError` for another shape."""
+    residual = finite_matrix(values, "residual", rows=len(targets))
+    if residual.shape != targets.shape:
+        raise ValueError(
+            f"residual must have the shape of Y, {targets.shape}; its shape is {residual.shape}."
+        )
+    return residual

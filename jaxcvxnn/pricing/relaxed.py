@@ -24,7 +24,7 @@ from jaxcone import AbstractSolver, Splitting, Status, solve, verified
 
 from ..directions import Directions, find_directions, neglected_price
 from ..dual_repair import clean_multipliers
-from ..lifted_constraint import constraint_holds, interior_multipliers, reader
+from ..lifted_constraint import activation_rows, constraint_holds, interior_multipliers, reader
 from ..programs.relaxed_price import RelaxedPrice
 from .branch_and_bound import price_branch_and_bound
 from .price import Matrix, Price
@@ -96,7 +96,7 @@ class _Relaxation:
         self.residual = np.ldexp(residual, -self.exponent)
         self.directions = find_directions(features)
         self.distances = self.directions.approximation(features)
-        self.rows = activation_rows(self.directions)
+        self.rows = activation_rows(np, self.directions.units)
         self.pairs = len(self.directions.units)
         self.reader = reader(self.directions, self.rows, self.residual)
 
@@ -160,10 +160,3 @@ def _pulled(multipliers: Matrix, rows: Matrix) -> Matrix:
     """V'NV, symmetric."""
     product = rows.T @ multipliers @ rows
     return (product + product.T) / 2
-
-
-def activation_rows(directions: Directions) -> Matrix:
-    """V of (lifted): (alpha, u) to (alpha, omega) = (alpha, alpha - P u)."""
-    count, rank = directions.units.shape
-    eye, zero = np.eye(count), np.zeros((count, rank))
-    return np.block([[eye, zero], [eye, -directions.units]])

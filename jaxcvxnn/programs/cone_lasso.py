@@ -26,7 +26,7 @@ from jaxcone import InteriorPoint, Residuals, Solution, Status
 from ..activations import LeakyReLU
 from ..arrangements import sign_patterns
 from ..losses import AbstractEntrywiseLoss, AbstractLoss, AbstractRegressionLoss, Squared
-from ..networks import AbstractTwoLayer, two_layer
+from ..networks import AbstractTwoLayer, from_first_layer
 from ..problem import TrainingProblem
 from .abstract import AbstractProgramSolution, AbstractTrainingProgram
 from .cone_lasso_conic import ConeLassoProgram
@@ -213,9 +213,7 @@ def cone_lasso_network(problem: TrainingProblem, solution: Any) -> AbstractTwoLa
     second = signed[..., None] * jnp.eye(outputs, dtype=roots.dtype)[:, None, None, :]
     width = 2 * cells * outputs
     first, second = first.reshape(width, features).T, second.reshape(width, outputs)
-    bias = None if not problem.bias else first[-1]
-    first = first[:-1] if problem.bias else first
-    return two_layer(first, second, bias, activation=problem.activation)
+    return from_first_layer(first, second, bias=problem.bias, activation=problem.activation)
 
 
 def cone_lasso_objective(

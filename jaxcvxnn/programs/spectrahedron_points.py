@@ -17,9 +17,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from ..activations import Polynomial
 from ..losses import AbstractLoss, Squared
-from ..problem import TrainingProblem
+from ..problem import TrainingProblem, require_polynomial
 from ..products import dot
 from .quadratic_forms import QuadraticForms
 
@@ -98,11 +97,7 @@ def samples_of(problem: TrainingProblem, weights: Any = None) -> Samples:
     **Raises** a `ValueError` for another activation, and for weights that are not (n,), finite and
     nonnegative.
     """
-    if not isinstance(problem.activation, Polynomial):
-        raise ValueError(
-            "problem: this program takes activation=Polynomial(a, b, c); the problem's is "
-            f"{problem.activation}."
-        )
+    activation = require_polynomial(problem)
     features = jnp.asarray(problem.features)
     if weights is not None:
         if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(weights)):
@@ -116,7 +111,7 @@ def samples_of(problem: TrainingProblem, weights: Any = None) -> Samples:
                 f"sample_weights must have shape ({features.shape[0]},), one per sample; got "
                 f"{weights.shape}."
             )
-    forms = QuadraticForms(features, problem.activation)
+    forms = QuadraticForms(features, activation)
     return Samples(forms, jnp.asarray(problem.Y), weights, problem.loss)
 
 
