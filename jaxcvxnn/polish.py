@@ -61,8 +61,10 @@ def merge(network: AbstractTwoLayer, *, tolerance: float = 1e-6) -> AbstractTwoL
         group = free & (cosines >= 1 - tolerance)
         group[strongest] = True  # its cosine may be rounded below 1 - tolerance
         free &= ~group
-        u, v = first[:, group] @ strength[group], strength[group] @ second[group]
-        size = np.sqrt(np.linalg.norm(u) * np.linalg.norm(v) / strength[group].sum())
+        # Relative to the strongest: squares of the strengths themselves may underflow.
+        share = strength[group] / strength[strongest]
+        u, v = first[:, group] @ share, share @ second[group]
+        size = np.sqrt(strength[strongest] * np.linalg.norm(u) * np.linalg.norm(v) / share.sum())
         weights = np.vstack([weights, u * (size / np.linalg.norm(u))])
         outputs = np.vstack([outputs, v * (size / np.linalg.norm(v))])
     biased = network.b is not None

@@ -275,6 +275,13 @@ def test_merge_never_adds_weight_and_errs_by_the_angle_squared(rng):
     assert errors[0] < 1e-2 and errors[1] < 1e-4
 
 
+def test_merge_takes_neurons_whose_squares_underflow():
+    network = TwoLayerReLU(np.full((1, 2), 1e-150), np.array([[3e-50], [1e-50]]))
+    merged, X = merge(network), np.array([[1e180]])
+    assert merged.width == 1
+    np.testing.assert_allclose(merged.predict(X), network.predict(X), rtol=1e-12)
+
+
 def test_merge_keeps_what_differs_in_one_layer_only():
     opposite = TwoLayerReLU(np.ones((D, 2)), np.array([[1.0], [-1.0]]))
     assert merge(opposite).width == 2
