@@ -57,7 +57,7 @@ def load_solution(
         if fingerprint != _fingerprint(problem):
             raise ValueError(f"{path} is a checkpoint of another training problem.")
         solver = _METHODS[header["method"]](**header["settings"])
-        like = advance(program, solver, blocks=0)
+        like = eqx.filter_eval_shape(advance, program, solver, blocks=0)
         try:
             return solver, eqx.tree_deserialise_leaves(file, like)
         except Exception as error:  # equinox, NumPy and the file system each have their own

@@ -141,26 +141,28 @@ def advance(
     returned as it is; with more steps or a smaller tolerance than before it goes on.
     """
     solver = _traced(solver)
-    blocks_left = jnp.asarray(blocks)
+    prepared = _prepare(program, solver)
     if solution is None:
-        state = _first_chunk(program, solver, _points(program, warm_start), blocks_left)
+        state = _begin(solver, prepared, _points(program, warm_start))
     else:
-        state = _next_chunk(program, solver, solution.state, blocks_left)
-    return solver.finish(jax.block_until_ready(state))
+        state = solution.state
+    following = _blocks(solver, prepared, state, jnp.asarray(blocks))
+    return solver.finish(jax.block_until_ready(following))
+
+
+# Three programs, so that going on from a state compiles nothing that starting has compiled already.
+@eqx.filter_jit
+def _prepare(program, solver):
+    return solver.prepare(program)
 
 
 @eqx.filter_jit
-def _first_chunk(program, solver, points, blocks):
-    prepared = solver.prepare(program)
-    return _some_blocks(solver, prepared, solver.init(prepared, points), blocks)
+def _begin(solver, prepared, points):
+    return solver.init(prepared, points)
 
 
 @eqx.filter_jit
-def _next_chunk(program, solver, state, blocks):
-    return _some_blocks(solver, solver.prepare(program), solver.judge_again(state), blocks)
-
-
-def _some_blocks(solver, prepared, state, blocks):
+def _blocks(solver, prepared, state, blocks):
     def go_on(carry):
         done, state = carry
         return (done < blocks) & _running(state)
@@ -169,7 +171,7 @@ def _some_blocks(solver, prepared, state, blocks):
         done, state = carry
         return done + 1, solver.block(prepared, state)
 
-    return jax.lax.while_loop(go_on, advance, (0, state))[1]
+    return jax.lax.while_loop(go_on, advance, (0, solver.judge_again(state)))[1]
 
 
 def _running(state):
