@@ -58,7 +58,8 @@ def accelerate(
 
     **Arguments:** `regularization` is relative to the trace of the Gram matrix; `growth` is how far
     the residual may grow over the last accepted one. A point that exceeds it (or is not finite) is
-    thrown away: the iteration goes back to the last accepted image and forgets its differences.
+    thrown away: the iteration goes back to the last accepted image and forgets its differences. A
+    proposal that is farther away than 1 / sqrt(eps) residuals is not made.
     """
     memory = state.gram.shape[0]
     residual = image - point
@@ -83,7 +84,10 @@ def accelerate(
     system = gram + jnp.diag(dead_diagonal)
     weights = jnp.linalg.solve(system, jnp.where(live, _dot(residual_steps, residual), 0.0))
     extrapolated = image - _dot(weights, image_steps)
-    usable = (filled > 0) & jnp.all(jnp.isfinite(weights))
+    # Where the iterates drift for ever, all residuals are the same but for rounding, and differences of
+    # them point anywhere.
+    jump, farthest = jnp.linalg.norm(extrapolated - image), norm / jnp.finfo(norm.dtype).eps ** 0.5
+    usable = (filled > 0) & jnp.all(jnp.isfinite(weights)) & (jump <= farthest)
     proposal = jnp.where(usable, extrapolated, image)
 
     def keep(new: Array, old: Array) -> Array:
