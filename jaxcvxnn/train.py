@@ -339,6 +339,9 @@ class Run:
         if self.data.pairs >= LARGE and not isinstance(racing[0].solver, Splitting):
             note = f"interior point: {describe_cost(cone_program)}"
             self._report("solve", 0, racing[0].total, note)
+        for candidate in racing:
+            if candidate.found is not None:  # what a checkpoint holds counts
+                best = self._learn(cone_program, candidate.found, best)
         while racing and not self.clock.over(share):
             for candidate in list(racing):
                 found = self.clock.interruptible(lambda c=candidate: c.advance(cone_program))
@@ -347,10 +350,10 @@ class Run:
                     bound = self._learn(cone_program, candidate.found, best)
                     candidate.judge(bound)
                     if bound > best or turns == 0:
+                        if checkpoint is not None and bound >= best:
+                            save_solution(checkpoint, self.exact, candidate.solver, candidate.found)
                         best, status = max(bound, best), _name(candidate.found.status)
                         self.leader = candidate
-                        if checkpoint is not None:
-                            save_solution(checkpoint, self.exact, candidate.solver, candidate.found)
                     turns += 1
                 if found is None:
                     return status
