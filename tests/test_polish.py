@@ -82,9 +82,10 @@ def test_neither_is_ever_worse_than_its_start(seed):
     for better in (polish(problem, start), grow(problem, start, KEY, width=WIDTH)):
         after = float(problem.objective(better))
         assert after <= before
-        # From its own result a second time: a converged start may not lose its last digits.
-        assert float(problem.objective(polish(problem, better))) <= after
-        assert float(problem.objective(grow(problem, better, KEY, width=WIDTH))) <= after
+        # From its own result a second time: a converged start may not lose its last digits, but the
+        # very last, as two compilations of the objective round differently.
+        for again in (polish(problem, better), grow(problem, better, KEY, width=WIDTH)):
+            assert float(problem.objective(again)) <= after * (1 + 1e-15)
 
 
 def test_polish_returns_balanced_weights(rng):

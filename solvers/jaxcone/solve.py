@@ -103,7 +103,7 @@ def solve_in_chunks(
     blocks_per_chunk: int = 10,
     watch: Callable[[Solution], bool | None] | None = None,
 ) -> Solution:
-    """Solve from the host, a few blocks at a time, with the same iterates as `solve`.
+    """Solve from the host, a few blocks at a time, with the iterates of `solve` up to rounding.
 
     **Arguments:** `warm_start` as in `solve`; `state` continues an earlier solution (its `.state`)
     instead, bit for bit. `watch` (for instance `report()`) is called with the solution so far after
