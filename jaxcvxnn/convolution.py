@@ -1,9 +1,9 @@
 """Convolutional polynomial networks: Bartan and Pilanci (2021), Table 1, "CNN" and "Pooling".
 
-    f(x) = sum_j sum_g  v_jg  1/P sum_l phi(x_{gP + l}'u_j),   |u_j| = 1,   penalty sum_jg |v_jg|
+    f(x)_k = sum_j sum_g  v_jgk  1/P sum_l phi(x_{gP + l}'u_j),   |u_j| = 1,   penalty sum_jgk |v_jgk|
 
 for the patches x_1, ..., x_K of one input, in pools of P neighbours; P = 1 is no pooling. Their convex
-program: `programs/convolutional.py`.
+program: `programs/convolutional.py`, and for any loss and many samples `solve_spectrahedron`.
 """
 
 from typing import Any
@@ -24,24 +24,26 @@ class ConvolutionalPolynomialNetwork(eqx.Module):
     """One hidden layer of filters, average-pooled, and a linear output.
 
     **Arguments:** `filters` (f, m), of unit length if `penalty` is to be that of the regularised
-    problem; `weights` (m, K/P), filter j's output weight in each pool; `activation`; `pool`, P.
+    problem; `weights` (m, g, c), filter j's output weights in each of g = K/P pools, or (m, g) for one
+    output; `activation`; `pool`, P.
 
     **Raises** a `ValueError` where the shapes do not fit together.
     """
 
     filters: Float[Any, "f m"]
-    weights: Float[Any, "m g"]
+    weights: Float[Any, "m g c"]
     activation: Polynomial
     pool: int = eqx.field(static=True)
 
     def __init__(self, filters: Any, weights: Any, activation: Polynomial, pool: int = 1):
-        self.filters, self.weights = (float_array(part) for part in (filters, weights))
+        self.filters, weights = (float_array(part) for part in (filters, weights))
+        self.weights = weights[:, :, None] if weights.ndim == 2 else weights
         self.activation, self.pool = activation, pool
-        fits = self.filters.ndim == self.weights.ndim == 2
+        fits = self.filters.ndim == 2 and self.weights.ndim == 3
         if not fits or self.filters.shape[1] != self.weights.shape[0]:
             raise ValueError(
                 "ConvolutionalPolynomialNetwork takes filters of shape (f, m) and weights of shape "
-                f"(m, K/P); got {self.filters.shape} and {self.weights.shape}."
+                f"(m, K/P, c) or (m, K/P); got {self.filters.shape} and {weights.shape}."
             )
 
     @property
@@ -51,34 +53,33 @@ class ConvolutionalPolynomialNetwork(eqx.Module):
 
     @property
     def penalty(self) -> Float[Array, ""]:
-        """sum_jg |v_jg|."""
+        """sum_jgk |v_jgk|."""
         return abs(self.weights).sum()
 
-    def predict(self, patches: Float[Any, "k n f"]) -> Float[Array, "n 1"]:
-        """The outputs of n inputs, given by their K patches."""
+    def predict(self, patches: Float[Any, "k n f"]) -> Float[Array, "n c"]:
+        """The outputs for n inputs, given by their K patches."""
         count, samples, _ = patches.shape
         activated = self.activation(dot(patches, self.filters))
         pools = activated.reshape(count // self.pool, self.pool, samples, self.width)
         pooled = jnp.mean(pools, axis=1)
-        return jnp.einsum("gnm,mg->n", pooled, self.weights, precision="highest")[:, None]
+        return jnp.einsum("gnm,mgc->nc", pooled, self.weights, precision="highest")
 
 
 class ConvolutionalProblem(eqx.Module):
     """Train a convolutional polynomial network, of any number of filters, with weight decay.
 
-        p* = min over m, |u_j| = 1, v_j of  L(f(x), y) + weight_decay sum_jg |v_jg|
+        p* = min over m, |u_j| = 1, v_j of  L(f(x), Y) + weight_decay sum_jgk |v_jgk|
 
-    **Arguments:** `patches` (K, n, f), patch k of all samples (`image_patches` cuts images); `Y` (n,)
-    or (n, 1); `weight_decay`; `pool`, P, a divisor of K, how many successive patches are averaged;
-    `loss`, `activation`: see `TrainingProblem`.
+    **Arguments:** `patches` (K, n, f), patch k of all samples (`image_patches` cuts images); `pool`, P,
+    a divisor of K, how many successive patches are averaged; `Y`, `weight_decay`, `loss`, `activation`:
+    see `TrainingProblem`.
 
-    **Raises** a `ValueError` for shapes that do not match, several outputs (which are problems of their
-    own: neither the penalty nor a loss that is a sum of entries couples them), another activation than
-    a polynomial, and as `TrainingProblem` does.
+    **Raises** a `ValueError` for shapes that do not match, another activation than a polynomial, and as
+    `TrainingProblem` does.
     """
 
     patches: Float[Any, "k n f"]
-    Y: Float[Any, "n 1"]
+    Y: Float[Any, "n c"]
     weight_decay: Float[Any, ""]
     pool: int = eqx.field(static=True)
     loss: AbstractLoss
@@ -103,8 +104,6 @@ class ConvolutionalProblem(eqx.Module):
         flat = patches if eqx.is_array(patches) else np.asarray(patches)
         flat = flat.swapaxes(0, 1).reshape(shape[1], -1)
         checked = TrainingProblem(flat, Y, weight_decay, loss=loss, activation=activation)
-        if checked.Y.shape[1] != 1:
-            raise ValueError(f"Y must have one column; its shape is {checked.Y.shape}.")
         self.patches = checked.X.reshape(shape[1], shape[0], shape[2]).swapaxes(0, 1)
         self.Y, self.weight_decay = checked.Y, checked.weight_decay
         self.loss, self.activation, self.pool = checked.loss, require_polynomial(checked), pool
@@ -116,7 +115,7 @@ class ConvolutionalProblem(eqx.Module):
         return self.patches.reshape(count // self.pool, self.pool, samples, size)
 
     def objective(self, network: ConvolutionalPolynomialNetwork) -> Float[Array, ""]:
-        """L(f(x), y) + weight_decay sum_jg |v_jg|: an upper bound on p* for filters of unit length."""
+        """L(f(x), Y) + weight_decay sum_jgk |v_jgk|: above p* for filters of unit length."""
         if (network.activation, network.pool) != (self.activation, self.pool):
             raise ValueError(
                 f"The network has the activation {network.activation} and pools of {network.pool}; "

@@ -73,7 +73,7 @@ def spectrahedron_network(
         positive, negative, (outputs, side, side), tolerance
     )
     V = np.zeros((len(strengths), outputs), strengths.dtype)
-    V[np.arange(len(strengths)), places] = strengths
+    V[np.arange(len(strengths)), *places] = strengths
     first = neurons.T
     if problem.bias:
         return PolynomialNetwork(first[:-1], V, first[-1], activation=activation)
@@ -81,11 +81,12 @@ def spectrahedron_network(
 
 
 def signed_neurons(
-    positive: Any, negative: Any, shape: tuple[int, int, int], tolerance: ScalarLike | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Neurons (m, d), weights (m,) that are not zero, and which of the `shape[0]` pairs they belong to.
+    positive: Any, negative: Any, shape: tuple[int, ...], tolerance: ScalarLike | None = None
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
+    """Neurons (m, d), weights (m,) that are not zero, and the indices of the pairs they belong to.
 
-    In the precision of the matrices, also where JAX's 64-bit types are switched off.
+    Z and Z' are of `shape` (..., d + 1, d + 1): a pair per output, or per pool and output. All is in
+    the precision of the matrices, also where JAX's 64-bit types are switched off.
 
     **Raises** a `ValueError` for matrices of another `shape`, and entries that are not finite.
     """
@@ -93,17 +94,18 @@ def signed_neurons(
     for name, given in (("positive", positive), ("negative", negative)):
         if np.shape(given) != shape:
             raise ValueError(
-                f"{name} must have shape {shape}, a matrix of order d + 1 per output or pool; its "
+                f"{name} must have shape {shape}, a matrix of order d + 1 per output (and pool); its "
                 f"shape is {np.shape(given)}."
             )
         if not np.all(np.isfinite(given)):
             raise ValueError(f"{name} must be finite; it holds NaN or infinite entries.")
-        matrices.append(np.asarray(given))
+        matrices.append(np.reshape(given, (-1, *shape[-2:])))
     with jax.enable_x64(True):
         neurons, weights = map(np.asarray, _decompose_all(np.stack(matrices), tolerance))
     alive = weights > 0
     signs = np.array([1, -1], weights.dtype)[:, None, None]
-    return neurons[alive], (signs * weights)[alive], np.nonzero(alive)[1]
+    weights = signs * weights
+    return neurons[alive], weights[alive], np.unravel_index(np.nonzero(alive)[1], shape[:-2])
 
 
 @jax.jit

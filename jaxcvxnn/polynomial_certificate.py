@@ -27,7 +27,7 @@ class PolynomialCertificate(eqx.Module):
     """A proven statement: no polynomial network of any width has an objective below `lower_bound`.
 
     The proof: `scale` * `residual` (n, c) is feasible for the dual (Bartan and Pilanci, 2021, eq. 26),
-    since no unit neuron has a price above `price.upper` for any output (or any pool).
+    since no unit neuron has a price above `price.upper` for any output (in any pool).
     """
 
     lower_bound: float
@@ -93,16 +93,23 @@ def certify_polynomial(
 def certify_convolutional_residual(
     problem: ConvolutionalProblem, residual: Any
 ) -> PolynomialCertificate:
-    """`certify_polynomial_residual` for a convolutional problem; `price` has one entry per pool.
+    """`certify_polynomial_residual` for a convolutional problem; `price` has one entry per pool and
+    output, those of a pool in a row.
 
-    **Raises** a `ValueError` for a residual of another shape than Y (n, 1), or not finite.
+    **Raises** a `ValueError` for a residual of another shape than Y (n, c), or not finite.
     """
     problem = in_float64(problem)
     usable = _into_domain(problem, residual)
     # 1/P sum_l R' phi(X_l u) is a price of all samples of the pool at once.
     repeated = np.tile(usable, (problem.pool, 1))
+    slack = np.tile(problem.loss.perturbation(usable, problem.Y), problem.pool)
     found = [
-        polynomial_price(repeated, pool.reshape(len(repeated), -1), problem.activation)
+        polynomial_price(
+            repeated,
+            pool.reshape(len(repeated), -1),
+            problem.activation,
+            perturbation=slack,
+        )
         for pool in problem.pools
     ]
     uppers = np.concatenate([price.uppers for price in found])
@@ -123,11 +130,12 @@ def certify_convolutional(
     not finite, and filters that are not of unit length.
     """
     problem, network = in_float64(problem), in_float64(network)
-    expected = (problem.patches.shape[2], len(problem.pools))
-    if (len(network.filters), network.weights.shape[1]) != expected:
+    expected = (problem.patches.shape[2], len(problem.pools), problem.Y.shape[1])
+    given = (len(network.filters), *network.weights.shape[1:])
+    if given != expected:
         raise ValueError(
-            f"The network has filters of {len(network.filters)} entries and "
-            f"{network.weights.shape[1]} pools; the problem's have {expected[0]} and {expected[1]}."
+            f"The network has filters of {given[0]} entries, {given[1]} pools and {given[2]} outputs; "
+            f"the problem has {expected[0]}, {expected[1]} and {expected[2]}."
         )
     _require_unit(network.filters, network.weights)
     network = ConvolutionalPolynomialNetwork(

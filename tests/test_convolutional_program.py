@@ -3,6 +3,7 @@
 import dataclasses
 
 import cvxpy as cp
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +24,8 @@ from jaxcvxnn.polynomial_certificate import (
     certify_polynomial_residual,
 )
 from jaxcvxnn.programs.convolutional import ConvolutionalSpectrahedron, convolutional_network
+from jaxcvxnn.programs.quadratic_forms import PooledForms, QuadraticForms
+from jaxcvxnn.programs.spectrahedron_splitting import SpectrahedronSplitting, solve_spectrahedron
 
 from .helpers import lane
 from .polynomial_oracle import LOSSES, fitted, minimise
@@ -51,25 +54,34 @@ def solve(problem):
     return lane(batch, 1), batch.objective
 
 
-def draw(rng, *, pool=2, loss="squared", n=14, weight_decay=0.2):
-    """Four patches of three entries, and a target that filters can see."""
+def draw(rng, *, pool=2, loss="squared", n=14, outputs=1, weight_decay=0.2):
+    """Four patches of three entries, and targets that filters can see."""
     patches = rng.standard_normal((4, n, 3))
-    y = patches[0, :, 0] ** 2 - patches[2, :, 1] * patches[3, :, 2]
-    y = np.sign(y) if loss == "hinge" else y + 0.1 * rng.standard_normal(n)
-    return ConvolutionalProblem(patches, y, weight_decay, pool=pool, loss=loss, activation=PHI)
+    Y = np.stack([patches[0, :, 0] ** 2 - patches[2, :, 1] * patches[3, :, 2], patches[1, :, 0]], 1)
+    if loss == "softmax":
+        Y = np.argmax(np.column_stack([Y, np.full(n, 0.3)]), axis=1)
+    else:
+        Y = Y[:, :outputs] + 0.1 * rng.standard_normal((n, outputs))
+        Y = np.sign(Y) if loss in ("hinge", "logistic") else Y
+    return ConvolutionalProblem(patches, Y, weight_decay, pool=pool, loss=loss, activation=PHI)
 
 
 def oracle(problem):
-    """The program in plain CVXPY, one pair of matrices per pool."""
+    """The program in plain CVXPY, one pair of matrices per pool and output."""
     pools, side = problem.pools, problem.patches.shape[2] + 1
-    pairs = [[cp.Variable((side, side), PSD=True) for _ in pools] for _ in range(2)]
-    outputs = sum(
-        fitted(X, problem.activation, Z - W) / problem.pool
-        for Z, W, pool in zip(*pairs, pools, strict=True)
-        for X in pool
-    )
-    loss = LOSSES[problem.loss.name](outputs, problem.Y[:, 0])
-    return minimise(loss, pairs[0] + pairs[1], float(problem.weight_decay))
+    outputs, matrices = [], []
+    for _ in range(problem.Y.shape[1]):
+        pairs = [[cp.Variable((side, side), PSD=True) for _ in pools] for _ in range(2)]
+        outputs.append(
+            sum(
+                fitted(X, problem.activation, Z - W) / problem.pool
+                for Z, W, pool in zip(*pairs, pools, strict=True)
+                for X in pool
+            )
+        )
+        matrices += pairs[0] + pairs[1]
+    loss = LOSSES[problem.loss.name](cp.vstack(outputs).T, problem.Y)
+    return minimise(loss, matrices, float(problem.weight_decay))
 
 
 def test_value_network_and_certificate_agree(rng):
@@ -99,15 +111,89 @@ def test_value_network_and_certificate_agree(rng):
 
 @pytest.mark.parametrize("loss", ["huber", "absolute", "hinge"])
 def test_losses_whose_dual_is_boxed(rng, loss):
-    problem = draw(rng, loss=loss)
+    problem = draw(rng, loss=loss, outputs=2)
     found = solve_boxed(PROGRAM.data(problem))
     expected = oracle(problem)
     np.testing.assert_allclose(found.objective, expected, rtol=1e-7)
+    assert found.positive.shape == (2, 2, 4, 4) and found.residual.shape == (14, 2)
     network = convolutional_network(problem, found.positive, found.negative)
     np.testing.assert_allclose(problem.objective(network), expected, rtol=1e-6)
     bound = certify_convolutional_residual(problem, found.residual).lower_bound
     assert bound <= expected * (1 + 1e-8)
     np.testing.assert_allclose(bound, expected, rtol=1e-6)
+
+
+@eqx.filter_jit
+def split(problem):
+    return solve_spectrahedron(problem, SpectrahedronSplitting(tolerance=1e-7))
+
+
+@jax.jit
+def split_batch(problem, weight_decays):
+    def at(weight_decay):
+        return split(dataclasses.replace(problem, weight_decay=weight_decay))
+
+    return jax.vmap(at)(weight_decays)
+
+
+# More samples than coordinates of the two pools' matrices, and fewer.
+@pytest.mark.parametrize(("loss", "n"), [("softmax", 24), ("logistic", 14)])
+def test_other_losses_by_splitting(rng, loss, n):
+    problem = draw(rng, loss=loss, n=n)
+    found, expected = split(problem), oracle(problem)
+    outputs = problem.Y.shape[1]
+    assert outputs == (3 if loss == "softmax" else 1)
+    np.testing.assert_allclose(found.objective, expected, rtol=1e-6)
+    assert found.positive.shape == (2, outputs, 4, 4) and found.residual.shape == (n, outputs)
+    network = convolutional_network(problem, found.positive, found.negative, tolerance=1e-9)
+    np.testing.assert_allclose(problem.objective(network), found.objective, rtol=1e-8)
+    proof = certify_convolutional(problem, network, residual=found.residual)
+    assert proof.lower_bound <= expected * (1 + 1e-8)
+    assert 0 <= proof.relative_gap < 1e-6
+    # An output of its own has a price of its own in every pool.
+    prices = certify_convolutional_residual(problem, found.residual).price
+    assert prices.uppers.shape == (2 * outputs,)
+    np.testing.assert_allclose(prices.upper, 0.2, rtol=1e-3)
+
+
+def test_a_batch_of_splittings_is_a_loop(rng):
+    problem = draw(rng, loss="softmax", n=24)
+    batch = split_batch(problem, np.array([0.2, 2.0]))
+    alone = split(problem)
+    assert lane(batch, 0).steps == alone.steps
+    np.testing.assert_allclose(lane(batch, 0).positive, alone.positive, atol=1e-8)
+    assert batch.objective[1] > batch.objective[0]
+    bound = certify_convolutional_residual(problem, lane(batch, 1).residual).lower_bound
+    assert bound <= alone.objective * (1 + 1e-12)
+
+
+def test_forms_of_pools_agree_with_their_definition(rng):
+    X, R = rng.standard_normal((5, 3, 2, 4)), rng.standard_normal((5, 2))
+    M = rng.standard_normal((3, 2, 5, 5))
+    M = M + M.swapaxes(2, 3)
+    rows = np.concatenate([X, np.ones_like(X[..., :1])], axis=-1)
+    C = np.full((5, 5), PHI.a)
+    C[:, -1] = C[-1, :] = PHI.b / 2
+    C[-1, -1] = PHI.c
+    F = C * np.einsum("ngpi,ngpj->ngij", rows, rows) / 2
+
+    @jax.jit
+    def at_work(X, R, M):
+        forms = PooledForms(X, PHI)
+        balanced, rows = forms.balance(M), forms.rows()
+        flat = rows @ forms.vectors(balanced).T, forms.outputs(balanced)
+        # One patch per sample is the fully connected network.
+        one, same = PooledForms(X[:, :1, :1], PHI), QuadraticForms(X[:, 0, 0], PHI)
+        pairs = flat, (one.outputs(M[:1]), same.outputs(M[0])), (one.price(R), same.price(R))
+        return forms.outputs(M), forms.adjoint(R), forms.matrices(forms.vectors(M)), rows, pairs
+
+    reached, pulled, back, rows, pairs = at_work(X, R, M)
+    np.testing.assert_allclose(reached, np.einsum("ngij,gcij->nc", F, M), atol=1e-12)
+    np.testing.assert_allclose(pulled, np.einsum("ngij,nc->gcij", F, R), atol=1e-12)
+    np.testing.assert_allclose(back, M, atol=1e-12)
+    assert rows.shape[1] == PooledForms(X, PHI).coordinates == 3 * 15
+    for left, right in pairs:
+        np.testing.assert_allclose(left, right, atol=1e-12)
 
 
 def test_no_descent_goes_below_the_bound(rng):
@@ -161,10 +247,11 @@ def test_repeated_patches_are_pooled_to_themselves(rng):
     network = ConvolutionalPolynomialNetwork(np.eye(3), rng.standard_normal((3, 4)), PHI, 2)
     same = ConvolutionalPolynomialNetwork(network.filters, network.weights, PHI)
     np.testing.assert_allclose(network.predict(twice), same.predict(problem.patches), rtol=1e-12)
+    assert network.weights.shape == (3, 4, 1)
     expected = sum(
         PHI(problem.patches[k] @ network.filters) @ network.weights[:, k] for k in range(4)
     )
-    np.testing.assert_allclose(same.predict(problem.patches)[:, 0], expected, rtol=1e-12)
+    np.testing.assert_allclose(same.predict(problem.patches), expected, rtol=1e-12)
 
 
 def test_patches_of_images(rng):
@@ -184,21 +271,21 @@ def test_bad_input(rng):
         ConvolutionalProblem(patches, Y, pool=3)
     with pytest.raises(ValueError, match=r"patches must have shape \(K, n, f\)"):
         ConvolutionalProblem(patches[0], Y)
-    with pytest.raises(ValueError, match="Y must have one column"):
-        ConvolutionalProblem(patches, np.ones((14, 2)))
     with pytest.raises(ValueError, match=r"takes activation=Polynomial\(a, b, c\)"):
         ConvolutionalProblem(patches, Y, activation="relu")
     with pytest.raises(ValueError, match="one row per sample"):
         ConvolutionalProblem(patches, Y[1:])
-    with pytest.raises(ValueError, match="the problem's is 'logistic'"):
+    with pytest.raises(ValueError, match="the problem's is 'logistic': use solve_spectrahedron"):
         labels = np.where(Y > 0, 1, -1)
         jaxcvxnn.solve(ConvolutionalProblem(patches, labels, loss="logistic"), PROGRAM)
     with pytest.raises(ValueError, match="problem must be a ConvolutionalProblem"):
         jaxcvxnn.solve(TrainingProblem(patches[0], Y), PROGRAM)
     with pytest.raises(ValueError, match=r"takes filters of shape \(f, m\)"):
         ConvolutionalPolynomialNetwork(np.eye(3), np.ones((2, 4)), PHI)
+    with pytest.raises(ValueError, match=r"positive must have shape \(2, 1, 4, 4\)"):
+        convolutional_network(problem, np.ones((2, 4, 4)), np.ones((2, 4, 4)))
     other = ConvolutionalPolynomialNetwork(np.eye(3), np.ones((3, 4)), PHI)
-    with pytest.raises(ValueError, match="4 pools; the problem's have 3 and 2"):
+    with pytest.raises(ValueError, match="4 pools and 1 outputs; the problem has 3, 2 and 1"):
         certify_convolutional(problem, other)
     wide = ConvolutionalPolynomialNetwork(2 * np.eye(3), np.ones((3, 2)), PHI, 2)
     with pytest.raises(ValueError, match="unit vectors"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxcone import InteriorPoint, Status, after, svec
-from jaxcvxnn import Polynomial, PolynomialNetwork, TrainingProblem, solve
+from jaxcvxnn import ConvolutionalProblem, Polynomial, PolynomialNetwork, TrainingProblem, solve
 from jaxcvxnn.programs.quadratic_forms import QuadraticForms, compress, largest_on_sphere
 from jaxcvxnn.programs.spectrahedra import NeuralSpectrahedron
 from jaxcvxnn.programs.spectrahedron_points import balanced, effective_width
@@ -314,6 +314,8 @@ def test_bad_input_is_refused():
     relu, poly = TrainingProblem(X, Y), TrainingProblem(X, Y, activation=PHI)
     with pytest.raises(ValueError, match="activation=Polynomial"):
         solve(relu, NeuralSpectrahedron())
+    with pytest.raises(ValueError, match="problem must be a TrainingProblem; got Convolutional"):
+        solve(ConvolutionalProblem(X[None], Y), NeuralSpectrahedron())
     with pytest.raises(ValueError, match="activation=Polynomial"):
         solve_spectrahedron(relu)
     with pytest.raises(ValueError, match="squared loss only"):

@@ -1,20 +1,22 @@
 """(convolutional): convolutional polynomial networks to the global optimum, as one small program.
 
-The penalty adds up over filters and pools, so pools do not share filters at no loss, and each has a
-pair of matrices of its own (docs/math.md, "Convolutional polynomial networks"):
+The penalty adds up over filters, pools and outputs k, so pools and outputs do not share filters at no
+loss, and each has a pair of matrices of its own (docs/math.md, "Convolutional polynomial networks"):
 
-    min  L(y^, y) + weight_decay sum_g (Z_g4 + Z_g4')
-    s.t. y^_i = sum_g <F_ig, Z_g - Z_g'>,  Z_g, Z_g' PSD,  tr Z_g1 = Z_g4,  tr Z_g1' = Z_g4'
+    min  L(y^, Y) + weight_decay sum_gk (Z_gk4 + Z_gk4')
+    s.t. y^_ik = sum_g <F_ig, Z_gk - Z_gk'>,  Z_gk, Z_gk' PSD,  tr Z_gk1 = Z_gk4,  tr Z_gk1' = Z_gk4'
 
-with F_ig the mean over a pool of C * (x, 1)(x, 1)'. What is solved is its dual, in the residual R and
-one multiplier per constraint:
+with F_ig the mean over a pool of C * (x, 1)(x, 1)'. What is solved here is its dual, in the residual R
+and one multiplier per constraint, for a few samples; for many, and for other losses, the primal is
+`solve_spectrahedron`'s:
 
-    max  -L*(R)   s.t.  diag(rho I, weight_decay - rho) +- sum_i R_i F_ig PSD for all g
+    max  -L*(R)   s.t.  diag(rho I, weight_decay - rho) +- sum_i R_ik F_ig PSD for all g and k
 """
 
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, ScalarLike
@@ -44,9 +46,9 @@ class ConvolutionalData(eqx.Module):
     """
 
     forms: Float[Array, "g n s s"]
-    targets: Float[Array, " n"]
+    targets: Float[Array, "n c"]
     curvature: Float[Any, ""]
-    limits: tuple[Float[Array, " n"], Float[Array, " n"]] | None
+    limits: tuple[Float[Array, "n c"], Float[Array, "n c"]] | None
     weight_decay: Float[Any, ""]
 
     @property
@@ -64,15 +66,15 @@ class ConvolutionalData(eqx.Module):
 class ConvolutionalSolution(AbstractProgramSolution):
     """The global optimum of training a convolutional polynomial network.
 
-    `positive` and `negative` (g, f + 1, f + 1) are the Z_g and Z_g' of the pools; `residual` (n, 1) is
+    `positive` and `negative` (g, c, f + 1, f + 1) are the Z_gk and Z_gk'; `residual` (n, c) is
     the gradient of the loss at the fitted outputs. `objective` is the primal program's value and
     `dual_objective` the dual's; what `residuals` leaves keeps either from being a bound in the strict
     sense: see `certify_convolutional`.
     """
 
-    positive: Float[Array, "g s s"]
-    negative: Float[Array, "g s s"]
-    residual: Float[Array, "n 1"]
+    positive: Float[Array, "g c s s"]
+    negative: Float[Array, "g c s s"]
+    residual: Float[Array, "n c"]
     objective: Float[Array, ""]
     dual_objective: Float[Array, ""]
     status: Status
@@ -84,9 +86,10 @@ class ConvolutionalSolution(AbstractProgramSolution):
 class ConvolutionalSpectrahedron(AbstractTrainingProgram[ConvolutionalData, ConvolutionalSolution]):
     """The program (convolutional), for a `ConvolutionalProblem`, with or without pooling.
 
-    It takes the losses whose conjugate is quadratic on a box: squared, Huber, absolute and hinge. Under
-    `jit`, which hides the labels, pass the hinge loss's `data(problem)` in place of the problem. The
-    program is dense, with n + 2 K/P unknowns and (K/P) (f + 1) (f + 2) rows.
+    It takes the losses whose conjugate is quadratic on a box: squared, Huber, absolute and hinge; for
+    the others, and for many samples, see `solve_spectrahedron`. Under `jit`, which hides the labels,
+    pass the hinge loss's `data(problem)` in place of the problem. The program is dense, with c (n + 2
+    K/P) unknowns and c (K/P) (f + 1) (f + 2) rows.
     """
 
     def data(self, problem: ConvolutionalProblem | ConvolutionalData) -> ConvolutionalData:
@@ -104,7 +107,7 @@ class ConvolutionalSpectrahedron(AbstractTrainingProgram[ConvolutionalData, Conv
         if conjugate is None:
             raise ValueError(
                 "ConvolutionalSpectrahedron takes the squared, Huber, absolute and hinge losses; the "
-                f"problem's is {problem.loss.name!r}."
+                f"problem's is {problem.loss.name!r}: use solve_spectrahedron."
             )
         targets, curvature, limits = conjugate
         pools = jnp.asarray(problem.pools)
@@ -113,32 +116,37 @@ class ConvolutionalSpectrahedron(AbstractTrainingProgram[ConvolutionalData, Conv
         coefficients = jnp.asarray(coefficient_matrix(problem.activation, rows.shape[-1]))
         return ConvolutionalData(
             forms=coefficients.astype(forms.dtype) * forms,
-            targets=jnp.asarray(targets)[:, 0],
+            targets=jnp.asarray(targets),
             curvature=jnp.asarray(curvature, forms.dtype),
-            limits=None if limits is None else _columns(limits, forms.dtype),
+            limits=jax.tree.map(lambda limit: jnp.asarray(limit, forms.dtype), limits),
             weight_decay=jnp.asarray(problem.weight_decay),
         )
 
     def cone_program(self, data):
-        """x = (R / unit, rho / weight decay, rho' / weight decay), rows over the weight decay."""
+        """x = (R / unit, rho / weight decay, rho' / weight decay), rows over the weight decay.
+
+        R is stored output by output, and so are the matrices, pools within outputs.
+        """
         pools, samples, side, _ = data.forms.shape
-        dtype, unit = data.forms.dtype, data.unit
+        outputs = data.targets.shape[1]
+        dtype, unit, blocks = data.forms.dtype, data.unit, pools * outputs
         readers = jnp.swapaxes(_svecs(data.forms), 1, 2) * (unit / data.weight_decay)
-        readers = readers.reshape(-1, samples)
-        spread = jnp.kron(jnp.eye(pools, dtype=dtype), svec(lorentz_form(side, dtype))[:, None])
+        readers = jnp.kron(jnp.eye(outputs, dtype=dtype), readers.reshape(-1, samples))
+        spread = jnp.kron(jnp.eye(blocks, dtype=dtype), svec(lorentz_form(side, dtype))[:, None])
         nothing = jnp.zeros_like(spread)
         A = jnp.block([[-readers, -spread, nothing], [readers, nothing, -spread]])
-        b = jnp.tile(svec(jnp.zeros((side, side), dtype).at[-1, -1].set(1)), 2 * pools)
-        cones = [PSD(side)] * (2 * pools)
+        b = jnp.tile(svec(jnp.zeros((side, side), dtype).at[-1, -1].set(1)), 2 * blocks)
+        cones = [PSD(side)] * (2 * blocks)
+        entries = samples * outputs
         if data.limits is not None:
-            lower, upper = data.limits
-            inside = jnp.eye(samples, samples + 2 * pools, dtype=dtype)
+            lower, upper = (limit.T.ravel() / unit for limit in data.limits)
+            inside = jnp.eye(entries, entries + 2 * blocks, dtype=dtype)
             A = jnp.concatenate([A, inside, -inside])
-            b = jnp.concatenate([b, upper / unit, -lower / unit])
-            cones = [*cones, Nonnegative(2 * samples)]
-        of_residual = jnp.arange(samples + 2 * pools) < samples
+            b = jnp.concatenate([b, upper, -lower])
+            cones = [*cones, Nonnegative(2 * entries)]
+        of_residual = jnp.arange(entries + 2 * blocks) < entries
         P = jnp.diag(jnp.where(of_residual, data.curvature, 0))
-        c = jnp.concatenate([data.targets / unit, jnp.zeros(2 * pools, dtype)])
+        c = jnp.concatenate([data.targets.T.ravel() / unit, jnp.zeros(2 * blocks, dtype)])
         return ConeProgram(P, c, A, b, cones)
 
     def default_solver(self, program):
@@ -147,14 +155,15 @@ class ConvolutionalSpectrahedron(AbstractTrainingProgram[ConvolutionalData, Conv
 
     def read_out(self, data, program, solution):
         pools, samples, side, _ = data.forms.shape
-        rows = 2 * pools * side * (side + 1) // 2
-        blocks = solution.y[:rows].reshape(2, pools, -1)
+        outputs = data.targets.shape[1]
+        rows = pools * outputs * side * (side + 1)
+        blocks = solution.y[:rows].reshape(2, outputs, pools, -1)
         unit = data.unit
-        matrices = unit**2 / data.weight_decay * _smats(blocks)
+        matrices = unit**2 / data.weight_decay * _smats(jnp.swapaxes(blocks, 1, 2))
         return ConvolutionalSolution(
             positive=matrices[0],
             negative=matrices[1],
-            residual=unit * solution.x[:samples, None],
+            residual=unit * solution.x[: samples * outputs].reshape(outputs, samples).T,
             objective=-(unit**2) * solution.dual_objective,
             dual_objective=-(unit**2) * solution.primal_objective,
             status=solution.status,
@@ -170,22 +179,19 @@ def convolutional_network(
     negative: Any,
     tolerance: ScalarLike | None = None,
 ) -> ConvolutionalPolynomialNetwork:
-    """The network of the pools' matrices Z_g and Z_g' (g, f + 1, f + 1), on the host.
+    """The network of the matrices Z_gk and Z_gk' (g, c, f + 1, f + 1), on the host.
 
-    At most sum_g rank(Z_g) + rank(Z_g') filters, each used in one pool; `tolerance` as in `decompose`.
+    At most sum_gk rank(Z_gk) + rank(Z_gk') filters, each used in one pool for one output; `tolerance`
+    as in `decompose`.
 
     **Raises** a `ValueError` for matrices of other shapes, and entries that are not finite.
     """
-    pools, side = problem.pools.shape[0], problem.patches.shape[2] + 1
-    filters, strengths, places = signed_neurons(positive, negative, (pools, side, side), tolerance)
-    weights = np.zeros((len(strengths), pools), strengths.dtype)
-    weights[np.arange(len(strengths)), places] = strengths
+    places = problem.pools.shape[0], problem.Y.shape[1]
+    side = problem.patches.shape[2] + 1
+    filters, strengths, found = signed_neurons(positive, negative, (*places, side, side), tolerance)
+    weights = np.zeros((len(strengths), *places), strengths.dtype)
+    weights[np.arange(len(strengths)), *found] = strengths
     return ConvolutionalPolynomialNetwork(filters.T, weights, problem.activation, problem.pool)
-
-
-def _columns(limits: Any, dtype: Any) -> tuple[Array, Array]:
-    lower, upper = limits
-    return jnp.asarray(lower, dtype)[:, 0], jnp.asarray(upper, dtype)[:, 0]
 
 
 _svecs = jnp.vectorize(svec, signature="(s,s)->(t)")

@@ -6,10 +6,15 @@ A neuron of unit length has phi(x'u) = a (x'u)^2 + b x'u + c = (u, 1)' F (u, 1) 
 
 and a network's output is <F, M> with M = sum_j v_j (u_j, 1)(u_j, 1)', for which <G, M> = 0 with G =
 diag(1, ..., 1, -1): Bartan and Pilanci (2021), section 3. For the square activation (b = c = 0) the
-last row and column do nothing and are left out, G with them.
+last row and column do nothing and are left out, G with them. A convolutional network has one M for
+every pool of patches, and its form there is the mean over the pool: docs/math.md, section
+"Convolutional polynomial networks".
 """
 
-from typing import Any
+import abc
+import dataclasses
+import math
+from typing import Any, Self
 
 import equinox as eqx
 import jax
@@ -25,15 +30,40 @@ from ..products import dot
 HALVINGS = 64
 
 
-class QuadraticForms(eqx.Module):
-    """The forms F_i of the samples, never written out as (n, s, s) unless `rows` is asked for.
+class AbstractForms(eqx.Module):
+    """The forms F_i of n samples, never written out as (n, s, s) unless `rows` is asked for.
 
-    **Arguments:** `features` (n, f), with the column of ones where there is a bias, and the
-    `activation`. Matrices have `side` s = f + 1, or f for the square activation.
+    What they are applied to are matrices with leading axes of their own, written k here, of which the
+    last is that of the outputs. `features` have the samples as their first axis and the f features
+    as their last.
     """
 
-    features: Float[Array, "n f"]
-    activation: Polynomial
+    features: eqx.AbstractVar[Float[Array, "n *rest f"]]
+    activation: eqx.AbstractVar[Polynomial]
+
+    @abc.abstractmethod
+    def places(self, outputs: int) -> tuple[int, ...]:
+        """The leading axes k of matrices for so many outputs."""
+
+    @abc.abstractmethod
+    def outputs(self, matrices: Float[Array, "*k s s"]) -> Float[Array, "n c"]:
+        """<F_i, M_k> for all samples and outputs: s^2 operations for each form and output."""
+
+    @abc.abstractmethod
+    def adjoint(self, residual: Float[Array, "n c"]) -> Float[Array, "*k s s"]:
+        """sum_i R_ik F_i for all outputs k."""
+
+    @abc.abstractmethod
+    def vectors(self, matrices: Float[Array, "*k s s"]) -> Float[Array, "c D"]:
+        """Matrices as vectors (`svec`), one per output, with the inner product of matrices."""
+
+    @abc.abstractmethod
+    def matrices(self, vectors: Float[Array, "c D"]) -> Float[Array, "*k s s"]:
+        """What `vectors` was made of."""
+
+    def of(self, features: Float[Array, "n *rest f"]) -> Self:
+        """The forms of other samples."""
+        return dataclasses.replace(self, features=features)
 
     @property
     def square(self) -> bool:
@@ -42,8 +72,8 @@ class QuadraticForms(eqx.Module):
 
     @property
     def side(self) -> int:
-        """s, the side of the matrices."""
-        return self.features.shape[1] + (not self.square)
+        """s, the side of the matrices: f + 1, or f for the square activation."""
+        return self.features.shape[-1] + (not self.square)
 
     @property
     def trace_price(self) -> float:
@@ -52,10 +82,10 @@ class QuadraticForms(eqx.Module):
 
     @property
     def coordinates(self) -> int:
-        """s (s + 1) / 2, the numbers in a symmetric matrix."""
-        return self.side * (self.side + 1) // 2
+        """D, the numbers in the matrices of one output."""
+        return math.prod(self.places(1)) * self.side * (self.side + 1) // 2
 
-    def balance(self, matrices: Float[Array, "... s s"]) -> Float[Array, "... s s"]:
+    def balance(self, matrices: Float[Array, "*k s s"]) -> Float[Array, "*k s s"]:
         """The part orthogonal to G; for the square activation all of it."""
         if self.square:
             return matrices
@@ -63,8 +93,49 @@ class QuadraticForms(eqx.Module):
         share = jnp.trace(signs[:, None] * matrices, axis1=-2, axis2=-1) / self.side
         return matrices - share[..., None, None] * jnp.diag(signs)
 
-    def outputs(self, matrices: Float[Array, "c s s"]) -> Float[Array, "n c"]:
-        """<F_i, M_k> for all samples i and outputs k: n s^2 operations for each output."""
+    def rows(self) -> Float[Array, "n D"]:
+        """The forms, orthogonal to G, as vectors with the inner product of matrices (`svec`)."""
+
+        def row(x):
+            one = self.of(x[None])
+            return one.vectors(one.balance(one.adjoint(jnp.ones((1, 1), x.dtype))))[0]
+
+        return jax.vmap(row)(self.features)
+
+    def price(self, residual: Float[Array, "n c"]) -> Float[Array, ""]:
+        """max over unit u, outputs and pools of |<sum_i R_ik F_i, (u, 1)(u, 1)'>|, an upper bound but
+        for rounding.
+
+        Bartan and Pilanci (2021), eq. (28): one eigendecomposition, and one multiplier.
+        """
+        largest = jnp.vectorize(self._largest, signature="(s,s)->()")
+        return jnp.max(largest(self.adjoint(residual)))
+
+    def _largest(self, matrix: Float[Array, "s s"]) -> Float[Array, ""]:
+        size = self.features.shape[-1]
+        values, vectors = jnp.linalg.eigh(matrix[:size, :size])
+        if self.square:
+            return jnp.maximum(values[-1], -values[0])
+        edge, corner = dot(vectors.T, matrix[:size, size]), matrix[size, size]
+        above = largest_on_sphere(values, edge) + corner
+        below = largest_on_sphere(-values[::-1], edge[::-1]) - corner
+        return jnp.maximum(above, below)
+
+
+class QuadraticForms(AbstractForms):
+    """The forms of a fully connected network: one matrix per output, (c, s, s).
+
+    **Arguments:** `features` (n, f), with the column of ones where there is a bias, and the
+    `activation`.
+    """
+
+    features: Float[Array, "n f"]
+    activation: Polynomial
+
+    def places(self, outputs):
+        return (outputs,)
+
+    def outputs(self, matrices):
         X, phi = self.features, self.activation
         size = X.shape[1]
 
@@ -76,8 +147,7 @@ class QuadraticForms(eqx.Module):
 
         return jax.vmap(of_one, out_axes=1)(matrices)
 
-    def adjoint(self, residual: Float[Array, "n c"]) -> Float[Array, "c s s"]:
-        """sum_i R_ik F_i for all outputs k."""
+    def adjoint(self, residual):
         X, phi = self.features, self.activation
 
         def of_one(weights):
@@ -91,9 +161,11 @@ class QuadraticForms(eqx.Module):
 
         return jax.vmap(of_one, in_axes=1)(residual)
 
-    def rows(self) -> Float[Array, "n D"]:
-        """The forms, orthogonal to G, as vectors with the inner product of matrices (`svec`)."""
-        return rows_of(self, self.features)
+    def vectors(self, matrices):
+        return jax.vmap(svec)(matrices)
+
+    def matrices(self, vectors):
+        return jax.vmap(smat)(vectors)
 
     def kernel(self) -> Float[Array, "n n"]:
         """<F_i, F_j>, of the parts orthogonal to G."""
@@ -104,32 +176,45 @@ class QuadraticForms(eqx.Module):
         along = phi.a * jnp.sum(self.features**2, axis=1) - phi.c
         return full - along[:, None] * along / self.side
 
-    def price(self, residual: Float[Array, "n c"]) -> Float[Array, ""]:
-        """max over unit u and outputs k of |sum_i R_ik phi(x_i'u)|, an upper bound but for rounding.
 
-        Bartan and Pilanci (2021), eq. (28): one eigendecomposition, and one multiplier.
-        """
-        return jnp.max(jax.vmap(self._largest)(self.adjoint(residual)))
+class PooledForms(AbstractForms):
+    """The forms of a convolutional network: one matrix per pool and output, (g, c, s, s).
 
-    def _largest(self, matrix: Float[Array, "s s"]) -> Float[Array, ""]:
-        size = self.features.shape[1]
-        values, vectors = jnp.linalg.eigh(matrix[:size, :size])
-        if self.square:
-            return jnp.maximum(values[-1], -values[0])
-        edge, corner = dot(vectors.T, matrix[:size, size]), matrix[size, size]
-        above = largest_on_sphere(values, edge) + corner
-        below = largest_on_sphere(-values[::-1], edge[::-1]) - corner
-        return jnp.maximum(above, below)
+    <F_i, M> = sum_g <F_ig, M_g>, and F_ig is the mean of the forms of a pool's patches.
 
+    **Arguments:** `features` (n, g, p, f), the patches of every sample by pools, and the
+    `activation`.
+    """
 
-def rows_of(forms: QuadraticForms, features: Float[Array, "n f"]) -> Float[Array, "n D"]:
-    """`QuadraticForms.rows` of other samples."""
+    features: Float[Array, "n g p f"]
+    activation: Polynomial
 
-    def row(x):
-        of_one = QuadraticForms(x[None, :], forms.activation)
-        return svec(forms.balance(of_one.adjoint(jnp.ones((1, 1), x.dtype)))[0])
+    def places(self, outputs):
+        return (self.features.shape[1], outputs)
 
-    return jax.vmap(row)(features)
+    def outputs(self, matrices):
+        samples, pools, patches, _ = self.features.shape
+        each = jax.vmap(lambda X, M: self._patches(X).outputs(M), in_axes=(1, 0))
+        found = each(self.features, matrices)
+        return jnp.sum(found.reshape(pools, samples, patches, -1), axis=(0, 2)) / patches
+
+    def adjoint(self, residual):
+        patches = self.features.shape[2]
+        shares = jnp.repeat(residual / patches, patches, axis=0)
+        each = jax.vmap(lambda X: self._patches(X).adjoint(shares), in_axes=1)
+        return each(self.features)
+
+    def vectors(self, matrices):
+        each = jax.vmap(jax.vmap(svec), in_axes=1)(matrices)
+        return each.reshape(len(each), -1)
+
+    def matrices(self, vectors):
+        each = vectors.reshape(len(vectors), self.features.shape[1], -1)
+        return jax.vmap(jax.vmap(smat), out_axes=1)(each)
+
+    def _patches(self, features: Float[Array, "n p f"]) -> QuadraticForms:
+        """One pool's patches as samples of their own."""
+        return QuadraticForms(features.reshape(-1, features.shape[-1]), self.activation)
 
 
 def largest_on_sphere(values: Float[Array, " f"], edge: Float[Array, " f"]) -> Float[Array, ""]:
@@ -160,7 +245,7 @@ class Compressed(eqx.Module):
     constant: Float[Array, ""]
 
     def expand(
-        self, forms: QuadraticForms, targets: Float[Array, "n c"], residual: Float[Array, "k c"]
+        self, forms: AbstractForms, targets: Float[Array, "n c"], residual: Float[Array, "k c"]
     ) -> Float[Array, "n c"]:
         """Phi m - Y for the m with T m - t = `residual`; no proof hangs on how well it is met."""
         if self.rows.shape[0] == targets.shape[0]:
@@ -175,7 +260,7 @@ class Compressed(eqx.Module):
 
         start = jnp.zeros((gram.shape[0], targets.shape[1]), gram.dtype)
         found = jax.lax.fori_loop(0, EXPANSION_ROUNDS, refine, start)
-        return forms.outputs(forms.balance(jax.vmap(smat, in_axes=1)(found))) - targets
+        return forms.outputs(forms.balance(forms.matrices(found.T))) - targets
 
 
 # The Gram matrix is singular along G; each round takes the ridge's effect to its square.
@@ -185,7 +270,7 @@ CHUNK = 4
 
 
 def compress(
-    forms: QuadraticForms, targets: Float[Array, "n c"], weights: Float[Array, " n"] | None = None
+    forms: AbstractForms, targets: Float[Array, "n c"], weights: Float[Array, " n"] | None = None
 ) -> Compressed:
     """The squared loss on at most D rows: the triangular factor of (Phi, Y), chunk by chunk.
 
@@ -200,19 +285,19 @@ def compress(
     width = size + targets.shape[1]
     chunk = min(CHUNK * width, samples)
     count = -(-samples // chunk)
-    padding = ((0, count * chunk - samples), (0, 0))
-    pieces = (
-        jnp.pad(forms.features, padding).reshape(count, chunk, -1),
-        jnp.pad(targets, padding).reshape(count, chunk, -1),
-        jnp.pad(roots, padding[0]).reshape(count, chunk),
-    )
+
+    def pieces_of(values):
+        rest = values.shape[1:]
+        padded = jnp.pad(values, ((0, count * chunk - samples), *((0, 0) for _ in rest)))
+        return padded.reshape(count, chunk, *rest)
 
     def absorb(factor, piece):
         features, wanted, scales = piece
-        block = jnp.concatenate([rows_of(forms, features), wanted], axis=1)
+        block = jnp.concatenate([forms.of(features).rows(), wanted], axis=1)
         stacked = jnp.concatenate([factor, scales[:, None] * block])
         return jnp.linalg.qr(after(stacked, factor), mode="r"), None
 
+    pieces = jax.tree.map(pieces_of, (forms.features, targets, roots))
     factor, _ = jax.lax.scan(absorb, jnp.zeros((width, width), targets.dtype), pieces)
     rest = factor[size:, size:]
     return Compressed(factor[:size, :size], factor[:size, size:], jnp.sum(rest**2) / 2)

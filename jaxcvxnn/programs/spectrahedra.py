@@ -33,7 +33,7 @@ from ..problem import TrainingProblem, require_squared
 from ..products import dot
 from .abstract import AbstractProgramSolution, AbstractTrainingProgram
 from .planar import NoScaling
-from .quadratic_forms import Compressed, QuadraticForms, compress
+from .quadratic_forms import AbstractForms, Compressed, compress
 from .spectrahedra_interior import SpectrahedraForm
 from .spectrahedron_points import Samples, balanced, bordered, mass, samples_of
 
@@ -51,7 +51,7 @@ class SpectrahedraData(eqx.Module):
     weight_decay: Float[Array, ""]
 
     @property
-    def forms(self) -> QuadraticForms:
+    def forms(self) -> AbstractForms:
         """The samples' forms."""
         return self.samples.forms
 
@@ -180,10 +180,12 @@ class NeuralSpectrahedron(AbstractTrainingProgram[SpectrahedraData, Spectrahedra
     def data(self, problem: TrainingProblem | SpectrahedraData) -> SpectrahedraData:
         """The program's numbers; data of its own kind pass through.
 
-        **Raises** a `ValueError` for another loss or activation.
+        **Raises** a `ValueError` for another problem, and for another loss or activation.
         """
         if isinstance(problem, SpectrahedraData):
             return problem
+        if not isinstance(problem, TrainingProblem):
+            raise ValueError(f"problem must be a TrainingProblem; got {type(problem).__name__}.")
         require_squared(problem)
         samples = samples_of(problem)
         loss = compress(samples.forms, samples.targets)

@@ -3,9 +3,9 @@
     min  L(<F_i, Z - Z'>, Y) + weight_decay (Z_4 + Z'_4)
     s.t. Z, Z' PSD, tr Z_1 = Z_4, tr Z'_1 = Z'_4
 
-for every output a pair (Z, Z') of its own; the F_i are in `quadratic_forms`. Any pair of PSD matrices
-becomes feasible by `balanced`, and any R in the domain of L* a dual point by scaling: an upper and a
-lower bound on the optimum, up to rounding.
+for every output a pair (Z, Z') of its own, and for every pool of a convolutional network; the F_i are
+in `quadratic_forms`. Any pair of PSD matrices becomes feasible by `balanced`, and any R in the domain
+of L* a dual point by scaling: an upper and a lower bound on the optimum, up to rounding.
 """
 
 from typing import Any
@@ -17,10 +17,11 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from ..convolution import ConvolutionalProblem
 from ..losses import AbstractLoss, Squared
 from ..problem import TrainingProblem, require_polynomial
 from ..products import dot
-from .quadratic_forms import QuadraticForms
+from .quadratic_forms import AbstractForms, PooledForms, QuadraticForms
 
 # By how many units of rounding a residual is shrunk.
 DOMAIN_ROUNDING = 64
@@ -29,7 +30,7 @@ DOMAIN_ROUNDING = 64
 class Samples(eqx.Module):
     """Samples with weights: the loss is sum_i weights_i l(z_i, y_i). A weight 0 leaves one out."""
 
-    forms: QuadraticForms
+    forms: AbstractForms
     targets: Float[Array, "n c"]
     weights: Float[Array, " n"] | None
     loss: AbstractLoss
@@ -91,31 +92,37 @@ class Samples(eqx.Module):
         return jax.vmap(lambda z, y: function(z[None], y[None]))(points, self.targets)
 
 
-def samples_of(problem: TrainingProblem, weights: Any = None) -> Samples:
+def samples_of(problem: TrainingProblem | ConvolutionalProblem, weights: Any = None) -> Samples:
     """The samples of a problem whose activation is a polynomial.
 
     **Raises** a `ValueError` for another activation, and for weights that are not (n,), finite and
     nonnegative.
     """
-    activation = require_polynomial(problem)
-    features = jnp.asarray(problem.features)
+    forms = _forms_of(problem)
     if weights is not None:
         if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(weights)):
             # In NumPy: inside `jit`, JAX would trace the check of a constant.
             weights = np.asarray(weights)
             if not np.all(np.isfinite(weights) & (weights >= 0)):
                 raise ValueError("sample_weights must be finite and nonnegative.")
-        weights = jnp.asarray(weights, features.dtype)
-        if weights.shape != features.shape[:1]:
+        weights = jnp.asarray(weights, forms.features.dtype)
+        if weights.shape != forms.features.shape[:1]:
             raise ValueError(
-                f"sample_weights must have shape ({features.shape[0]},), one per sample; got "
+                f"sample_weights must have shape ({forms.features.shape[0]},), one per sample; got "
                 f"{weights.shape}."
             )
-    forms = QuadraticForms(features, activation)
     return Samples(forms, jnp.asarray(problem.Y), weights, problem.loss)
 
 
-def balanced(forms: QuadraticForms, matrices: Float[Array, "c s s"]) -> Float[Array, "c s s"]:
+def _forms_of(problem: TrainingProblem | ConvolutionalProblem) -> AbstractForms:
+    if isinstance(problem, ConvolutionalProblem):
+        patches = jnp.moveaxis(jnp.asarray(problem.pools), 2, 0)
+        return PooledForms(patches, problem.activation)
+    activation = require_polynomial(problem)
+    return QuadraticForms(jnp.asarray(problem.features), activation)
+
+
+def balanced(forms: AbstractForms, matrices: Float[Array, "*k s s"]) -> Float[Array, "*k s s"]:
     """PSD matrices with tr Z_1 = Z_4 from any PSD ones: D Z D with D = diag(r, ..., r, 1/r).
 
     A congruence, so it keeps the rank; where Z is nearly balanced r is nearly one. Matrices for the
@@ -123,26 +130,26 @@ def balanced(forms: QuadraticForms, matrices: Float[Array, "c s s"]) -> Float[Ar
     """
     if forms.square:
         return matrices
-    corner = matrices[:, -1, -1]
-    trace = jnp.trace(matrices[:, :-1, :-1], axis1=1, axis2=2)
+    corner = matrices[..., -1, -1]
+    trace = jnp.trace(matrices[..., :-1, :-1], axis1=-2, axis2=-1)
     usable = (corner > 0) & (trace > 0)
     ratio = jnp.where(usable, corner / jnp.where(usable, trace, 1), 1) ** 0.25
-    diagonal = jnp.broadcast_to(ratio[:, None], matrices.shape[:2]).at[:, -1].set(1 / ratio)
-    moved = diagonal[:, :, None] * matrices * diagonal[:, None, :]
+    diagonal = jnp.broadcast_to(ratio[..., None], matrices.shape[:-1]).at[..., -1].set(1 / ratio)
+    moved = diagonal[..., :, None] * matrices * diagonal[..., None, :]
     # A matrix with a zero corner or trace has no balanced multiple but zero.
-    moved = jnp.where(usable[:, None, None], moved, 0)
-    trace = jnp.trace(moved[:, :-1, :-1], axis1=1, axis2=2)
-    return moved.at[:, -1, -1].set(jnp.maximum(trace, moved[:, -1, -1]))
+    moved = jnp.where(usable[..., None, None], moved, 0)
+    trace = jnp.trace(moved[..., :-1, :-1], axis1=-2, axis2=-1)
+    return moved.at[..., -1, -1].set(jnp.maximum(trace, moved[..., -1, -1]))
 
 
-def mass(forms: QuadraticForms, matrices: Float[Array, "c s s"]) -> Float[Array, ""]:
+def mass(forms: AbstractForms, matrices: Float[Array, "*k s s"]) -> Float[Array, ""]:
     """What the weight decay multiplies: the sum of Z_4, of balanced matrices."""
     if forms.square:
-        return jnp.sum(jnp.trace(matrices, axis1=1, axis2=2))
-    return jnp.sum(matrices[:, -1, -1])
+        return jnp.sum(jnp.trace(matrices, axis1=-2, axis2=-1))
+    return jnp.sum(matrices[..., -1, -1])
 
 
-def bordered(forms: QuadraticForms, matrices: Float[Array, "c s s"]) -> Float[Array, "c f1 f1"]:
+def bordered(forms: AbstractForms, matrices: Float[Array, "*k s s"]) -> Float[Array, "*k f1 f1"]:
     """Z of order f + 1 of the same rank; for the square activation from Z_1 = sum_j l_j u_j u_j'.
 
     Then Z = sum_j l_j (u_j, 1)(u_j, 1)', for which b = c = 0 leaves Z_2 and Z_4 without effect.
@@ -156,11 +163,11 @@ def bordered(forms: QuadraticForms, matrices: Float[Array, "c s s"]) -> Float[Ar
         lifted = jnp.concatenate([vectors, jnp.ones_like(values)[None, :]])
         return dot(lifted * values, lifted.T)
 
-    return jax.vmap(border)(matrices)
+    return jnp.vectorize(border, signature="(s,s)->(t,t)")(matrices)
 
 
 def effective_width(
-    positive: Float[Any, "c s s"], negative: Float[Any, "c s s"], tolerance: Any = None
+    positive: Float[Any, "*k s s"], negative: Float[Any, "*k s s"], tolerance: Any = None
 ) -> Any:
     """m* = the sum of the ranks of all Z and Z', Bartan and Pilanci (2021), eq. (22).
 

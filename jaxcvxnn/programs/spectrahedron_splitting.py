@@ -23,12 +23,13 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
-from jaxcone import Status, after, anderson, norm, project_psd, smat, svec
+from jaxcone import Status, after, anderson, norm, project_psd
 
+from ..convolution import ConvolutionalProblem
 from ..losses import Squared
 from ..problem import TrainingProblem
 from ..products import dot
-from .quadratic_forms import QuadraticForms, compress
+from .quadratic_forms import AbstractForms, compress
 from .spectrahedron_points import (
     Samples,
     balanced,
@@ -84,7 +85,7 @@ class SplittingPoint(eqx.Module):
     is sigma.
     """
 
-    matrices: Float[Array, "2 c s s"]
+    matrices: Float[Array, "2 *k s s"]
     outputs: Float[Array, "n c"] | None
     penalty: Float[Array, ""]
     coupling: Float[Array, ""]
@@ -95,12 +96,13 @@ class SpectrahedronSplit(eqx.Module):
     """A feasible point of (21) and a dual point, and the two bounds that they are, up to rounding.
 
     `positive` and `negative`, Z and Z' (c, f + 1, f + 1), are PSD with tr Z_1 = Z_4; f is the number
-    of features. `residual` R (n, c) is a subgradient of the loss at almost the fitted outputs, and
+    of features. Convolutional networks have one for each of g pools, (g, c, f + 1, f + 1), and f is the
+    size of a patch. `residual` R (n, c) is a subgradient of the loss at almost the fitted outputs, and
     `dual_objective` the dual value of its feasible multiple. `status` follows from the gap alone.
     """
 
-    positive: Float[Array, "c f1 f1"]
-    negative: Float[Array, "c f1 f1"]
+    positive: Float[Array, "*k f1 f1"]
+    negative: Float[Array, "*k f1 f1"]
     residual: Float[Array, "n c"]
     objective: Float[Array, ""]
     dual_objective: Float[Array, ""]
@@ -162,7 +164,7 @@ class SampleGram(AbstractGram):
 class ProductGram(AbstractGram):
     """Phi'Phi by products with the forms alone, O(n f^2) each: conjugate gradients."""
 
-    forms: QuadraticForms
+    forms: AbstractForms
     weights: Float[Array, " n"] | None
 
     @property
@@ -180,9 +182,10 @@ class ProductGram(AbstractGram):
         return found
 
     def _apply(self, vectors: Float[Array, "c D"]) -> Float[Array, "c D"]:
-        outputs = self.forms.outputs(self.forms.balance(jax.vmap(smat)(vectors)))
+        forms = self.forms
+        outputs = forms.outputs(forms.balance(forms.matrices(vectors)))
         weighted = outputs if self.weights is None else self.weights[:, None] * outputs
-        return jax.vmap(svec)(self.forms.balance(self.forms.adjoint(weighted)))
+        return forms.vectors(forms.balance(forms.adjoint(weighted)))
 
     @staticmethod
     def _unit(vectors: Array) -> Array:
@@ -195,7 +198,7 @@ POWER_ROUNDS, MOST_PRODUCTS = 20, 200
 LARGEST_GRAM = 2500
 
 
-def _gram_and_pull(samples: Samples) -> tuple[AbstractGram, Float[Array, "c s s"]]:
+def _gram_and_pull(samples: Samples) -> tuple[AbstractGram, Float[Array, "*k s s"]]:
     """Phi'Phi and Phi'Y, both with the weights if the loss is the squared one."""
     forms, count = samples.forms, samples.targets.shape[0]
     weights = samples.weights if isinstance(samples.loss, Squared) else None
@@ -203,7 +206,7 @@ def _gram_and_pull(samples: Samples) -> tuple[AbstractGram, Float[Array, "c s s"
         weighted = samples.targets if weights is None else weights[:, None] * samples.targets
         return ProductGram(forms, weights), forms.balance(forms.adjoint(weighted))
     loss = compress(forms, samples.targets, weights)
-    pulled = jax.vmap(smat, in_axes=1)(dot(loss.rows.T, loss.targets))
+    pulled = forms.matrices(dot(loss.targets.T, loss.rows))
     if count > forms.coordinates:
         values, basis = jnp.linalg.eigh(dot(loss.rows.T, loss.rows))
         return CoordinateGram(jnp.maximum(values, 0), basis), pulled
@@ -216,7 +219,7 @@ class Prepared(eqx.Module):
 
     samples: Samples
     gram: AbstractGram
-    pulled: Float[Array, "c s s"]
+    pulled: Float[Array, "*k s s"]
     largest: Float[Array, ""]
     size: Float[Array, ""]
 
@@ -225,11 +228,11 @@ class Prepared(eqx.Module):
         """Whether the loss stays in the linear problem."""
         return isinstance(self.samples.loss, Squared)
 
-    def solve(self, kappa: Any, right: Float[Array, "c s s"]) -> Float[Array, "c s s"]:
+    def solve(self, kappa: Any, right: Float[Array, "*k s s"]) -> Float[Array, "*k s s"]:
         """argmin over M orthogonal to G of 1/4 |M|^2 + kappa/2 |<F_i, M>|^2 - <right, M>."""
         forms = self.samples.forms
-        vectors = jax.vmap(svec)(forms.balance(right))
-        return forms.balance(jax.vmap(smat)(self.gram.solve(jnp.asarray(kappa), vectors)))
+        vectors = forms.vectors(forms.balance(right))
+        return forms.balance(forms.matrices(self.gram.solve(jnp.asarray(kappa), vectors)))
 
 
 # Ridge of the fit whose size is the first guess of ||Z||, in units of the largest eigenvalue.
@@ -252,7 +255,7 @@ class State(eqx.Module):
 
     point: SplittingPoint
     acceleration: anderson.AndersonState | None
-    matrices: Float[Array, "2 c s s"]  # the best feasible point
+    matrices: Float[Array, "2 *k s s"]  # the best feasible point
     objective: Float[Array, ""]
     residual: Float[Array, "n c"]  # the best dual point
     dual_objective: Float[Array, ""]
@@ -273,9 +276,10 @@ PATIENCE, PROGRESS = 40, 1e-3
 
 def first_point(prepared: Prepared, weight_decay: Array) -> SplittingPoint:
     """Where a solve starts that has no earlier one: zeros, and the penalties that the data suggest."""
-    targets, side = prepared.samples.targets, prepared.samples.forms.side
+    targets, forms = prepared.samples.targets, prepared.samples.forms
+    places = forms.places(targets.shape[1])
     return SplittingPoint(
-        matrices=jnp.zeros((2, targets.shape[1], side, side), targets.dtype),
+        matrices=jnp.zeros((2, *places, forms.side, forms.side), targets.dtype),
         outputs=None if prepared.quadratic else jnp.zeros_like(targets),
         penalty=weight_decay / prepared.size,
         coupling=FIRST_COUPLING / jnp.sqrt(prepared.largest),
@@ -321,8 +325,7 @@ def _moved(start: SplittingPoint, own: SplittingPoint, prepared: Prepared) -> Sp
     return jax.tree.map(lambda a, b: jnp.where(sound, a, b), scaled, own)
 
 
-def _project(matrices: Float[Array, "2 c s s"]) -> Float[Array, "2 c s s"]:
-    return jax.vmap(jax.vmap(project_psd))(matrices)
+_project = jnp.vectorize(project_psd, signature="(s,s)->(s,s)")
 
 
 def _proximal(
@@ -337,7 +340,7 @@ def _proximal(
 
 def _linear(
     prepared: Prepared, point: SplittingPoint, reflected: Array, outputs: Array | None
-) -> tuple[Float[Array, "c s s"], Float[Array, "c s s"]]:
+) -> tuple[Float[Array, "*k s s"], Float[Array, "*k s s"]]:
     """(Z + Z', Z - Z') of the linear problem at 2 s - p."""
     forms = prepared.samples.forms
     identity = jnp.eye(forms.side, dtype=reflected.dtype)
@@ -354,7 +357,7 @@ def _linear(
 
 def _advance(
     settings: SpectrahedronSplitting, prepared: Prepared, point: SplittingPoint
-) -> tuple[SplittingPoint, Float[Array, "c s s"]]:
+) -> tuple[SplittingPoint, Float[Array, "*k s s"]]:
     """The next p, and Z - Z' of the linear problem."""
     relaxation = jnp.asarray(settings.relaxation, point.penalty.dtype)
     projected = _project(point.matrices)
@@ -423,17 +426,16 @@ def _check(
     prepared: Prepared,
     state: State,
     point: SplittingPoint,
-    projected: Float[Array, "2 c s s"],
+    projected: Float[Array, "2 *k s s"],
     proximal: tuple[Float[Array, "n c"], Float[Array, "n c"]] | None,
-    change: Float[Array, "c s s"],
+    change: Float[Array, "*k s s"],
 ) -> State:
     """The state with what is best of it and of this point, and the status that the gap gives."""
     samples = prepared.samples
     forms, weight_decay = samples.forms, point.weight_decay
-    feasible = jax.vmap(lambda z: balanced(forms, z))(projected)
+    feasible = balanced(forms, projected)
     outputs = forms.outputs(feasible[0] - feasible[1])
-    total = mass(forms, feasible[0]) + mass(forms, feasible[1])
-    objective = samples.value(outputs) + weight_decay * total
+    objective = samples.value(outputs) + weight_decay * mass(forms, feasible)
     if proximal is None:
         dual = samples.gradient(forms.outputs(change))
     else:
@@ -469,7 +471,7 @@ def _check(
 
 def _repenalised(
     point: SplittingPoint,
-    projected: Float[Array, "2 c s s"],
+    projected: Float[Array, "2 *k s s"],
     proximal: tuple[Float[Array, "n c"], Float[Array, "n c"]] | None,
     early: Array,
 ) -> tuple[SplittingPoint, Array]:
@@ -512,12 +514,10 @@ def solve_prepared(
         lambda state: _block(settings, prepared, state),
         _begin(settings, prepared, weight_decay, start),
     )
-    forms = prepared.samples.forms
-    outputs = state.matrices.shape[1]
-    full = bordered(forms, jnp.concatenate([state.matrices[0], state.matrices[1]]))
+    positive, negative = bordered(prepared.samples.forms, state.matrices)
     return SpectrahedronSplit(
-        positive=full[:outputs],
-        negative=full[outputs:],
+        positive=positive,
+        negative=negative,
         residual=state.residual,
         objective=state.objective,
         dual_objective=state.dual_objective,
@@ -528,7 +528,7 @@ def solve_prepared(
 
 
 def solve_spectrahedron(
-    problem: TrainingProblem,
+    problem: TrainingProblem | ConvolutionalProblem,
     settings: SpectrahedronSplitting | None = None,
     *,
     sample_weights: Any = None,
@@ -536,7 +536,8 @@ def solve_spectrahedron(
 ) -> SpectrahedronSplit:
     """The global optimum of training with a polynomial activation; any loss, `jit` and `vmap`.
 
-    **Arguments:** a `problem` with `activation=Polynomial(a, b, c)`; `settings`; `sample_weights`
+    **Arguments:** a `problem` with `activation=Polynomial(a, b, c)`, fully connected or convolutional;
+    `settings`; `sample_weights`
     (n,), nonnegative factors of the samples' losses, where 0 leaves a sample out (a fold is a vector
     of zeros and ones: `vmap` over it, or over weight decays); `warm_start`, a solution of a problem of
     the same shapes, for instance at another weight decay.
@@ -560,7 +561,7 @@ class SpectrahedronPath(eqx.Module):
 
 
 def spectrahedron_path(
-    problem: TrainingProblem,
+    problem: TrainingProblem | ConvolutionalProblem,
     weight_decays: Any,
     settings: SpectrahedronSplitting | None = None,
     *,
