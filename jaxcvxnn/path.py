@@ -32,11 +32,21 @@ from .columns import (
 from .insertion import refit_network
 from .networks import AbstractTwoLayer
 from .polish import merge, prune
+from .polynomial_certificate import PolynomialCertificate
 from .pricing.pricer import Pricer
 from .problem import TrainingProblem, in_float64
 from .programs.lifted import lifted_program
 from .reduction import reduce
 from .slopes import stacked_features
+from .spectrahedron_training import (
+    TOLERANCE,
+    Solved,
+    best_proof,
+    heaviest,
+    narrowest,
+    report_steps,
+    solve_from,
+)
 from .train import (
     MAX_ROUNDS,
     SOLVE_SHARE,
@@ -73,7 +83,7 @@ class PathPoint(eqx.Module):
     lower_bound: float
     status: str
     steps: int
-    certificate: Certificate | PricedCertificate
+    certificate: Certificate | PricedCertificate | PolynomialCertificate
 
     @property
     def relative_gap(self) -> float:
@@ -181,7 +191,9 @@ def path(
     low rank, as in `train`. Otherwise the data are reduced once, the relaxation is solved from the
     solution before it and rounded, and then each network is improved as by `train`, from the one
     before it if that is the better start. Networks are simplified: parallel neurons become one where
-    this costs no more than 1e-6 of the objective. In the end every point gets the best of all
+    this costs no more than 1e-6 of the objective. For a polynomial activation the exact program is
+    solved from the solution before it, to 1e-7 (`spectrahedron_path` is the same as one call under
+    `jit`, without networks and proofs). In the end every point gets the best of all
     networks, and the best bound that all certificates prove together.
 
     **Arguments:**
@@ -214,11 +226,8 @@ def path(
         for_lifted = solver not in (None, "auto") or not polish
         chosen = choose_program(program, in_float64(problem), for_lifted=for_lifted)
         if chosen == "spectrahedron":
-            raise ValueError(
-                "problem: for a polynomial activation use `spectrahedron_path`; path takes ReLU, leaky "
-                "ReLU and the absolute value."
-            )
-        if chosen == "columns":
+            points = _by_spectrahedron(problem, descending, clock, int(width), progress)[::-1]
+        elif chosen == "columns":
             points = _by_columns(problem, descending, clock, int(width), seed, progress)[::-1]
         else:
             lifted = _Path(problem, descending, clock, int(width), seed, progress)
@@ -311,17 +320,14 @@ def _by_columns(
     progress: Callable[[Progress], None] | None,
 ) -> list[PathPoint]:
     """The path from large to small weight decay, each point from the network before it."""
-    exact = in_float64(problem)
-    problems = [
-        eqx.tree_at(lambda p: p.weight_decay, exact, np.asarray(value)) for value in weight_decays
-    ]
-    pricer = Pricer(stacked_features(exact))
+    problems = _at(problem, weight_decays)
+    pricer = Pricer(stacked_features(problems[0]))
     found: list[ColumnGeneration] = []
     statuses, networks = [], []
     with clock.stage("columns"):
         for index, here in enumerate(problems):
             over = clock.over()
-            share = _seconds(clock, len(problems) - index)
+            share = _seconds(clock, len(problems) - index, COLUMNS_SECONDS)
             one = generate_columns(
                 here,
                 start=found[-1].network if found else None,
@@ -337,9 +343,76 @@ def _by_columns(
             statuses.append(clock.stopped if over else one.status)
             network = simplify(here, one.network, width=max(width, one.network.width))
             networks.append(network if network.width <= width else narrow(here, network, width))
-    bounds = transfer(weight_decays, [one.lower_bound for one in found])
+    certificates = [one.certificate for one in found]
+    return _points(problems, networks, certificates, statuses, [one.rounds for one in found])
+
+
+def _by_spectrahedron(
+    problem: TrainingProblem,
+    weight_decays: list[float],
+    clock: Clock,
+    width: int,
+    progress: Callable[[Progress], None] | None,
+) -> list[PathPoint]:
+    """The path from large to small weight decay, each solve from the solution before it."""
+    problems = _at(problem, weight_decays)
+    solved: list[Solved] = []
+    with clock.stage("solve"):
+        for index, here in enumerate(problems):
+            before = solved[-1] if solved else None
+            if clock.over():
+                solved.append(Solved(None, 0, clock.stopped, None))
+                continue
+            share = _seconds(clock, len(problems) - index, None)
+            report = report_steps(progress, f"solve {weight_decays[index]:.4g}")
+            solved.append(solve_from(here, before, TOLERANCE, share, report))
+            if share.stopped == "interrupted":
+                clock.stopped = "interrupted"
+    with clock.stage("round"):
+        networks = [
+            heaviest(narrowest(here, one.found, TOLERANCE), width)
+            for here, one in zip(problems, solved, strict=True)
+        ]
+    with clock.stage("certify"):
+        proofs = [
+            best_proof(here, network, one.found)
+            for here, network, one in zip(problems, networks, solved, strict=True)
+        ]
+    statuses = [
+        "solved" if _gap(here, network, proof) <= TOLERANCE else one.ended
+        for here, network, proof, one in zip(problems, networks, proofs, solved, strict=True)
+    ]
+    return _points(problems, networks, proofs, statuses, [one.steps for one in solved])
+
+
+def _gap(
+    problem: TrainingProblem, network: AbstractTwoLayer, proof: PolynomialCertificate
+) -> float:
+    return relative_gap(proof.lower_bound, float(problem.objective(network)))
+
+
+def _at(problem: TrainingProblem, weight_decays: list[float]) -> list[TrainingProblem]:
+    """The problem at each weight decay, in float64."""
+    exact = in_float64(problem)
+    return [
+        eqx.tree_at(lambda p: p.weight_decay, exact, np.asarray(value)) for value in weight_decays
+    ]
+
+
+def _points(
+    problems: list[TrainingProblem],
+    networks: Sequence[AbstractTwoLayer],
+    certificates: Sequence[PricedCertificate | PolynomialCertificate],
+    statuses: list[str],
+    steps: list[int],
+) -> list[PathPoint]:
+    """Each with the best of all networks, and the best bound that all certificates prove."""
+    weight_decays = [float(here.weight_decay) for here in problems]
+    bounds = transfer(weight_decays, [one.lower_bound for one in certificates])
     points = []
-    for here, one, bound, status in zip(problems, found, bounds, statuses, strict=True):
+    for here, certificate, bound, status, count in zip(
+        problems, certificates, bounds, statuses, steps, strict=True
+    ):
         objectives = [float(here.objective(network)) for network in networks]
         best = int(np.argmin(objectives))
         points.append(
@@ -349,17 +422,17 @@ def _by_columns(
                 upper_bound=objectives[best],
                 lower_bound=bound,
                 status=status,
-                steps=one.rounds,
-                certificate=one.certificate,
+                steps=count,
+                certificate=certificate,
             )
         )
     return points
 
 
-def _seconds(clock: Clock, left: int) -> Clock:
-    """A clock for the next of `left` points: its share of what is left."""
+def _seconds(clock: Clock, left: int, unlimited: float | None) -> Clock:
+    """A clock for the next of `left` points: its share of what is left, or `unlimited` seconds."""
     remaining = clock.remaining
-    return Clock(COLUMNS_SECONDS if remaining is None else max(remaining, 1e-3) / left)
+    return Clock(unlimited if remaining is None else max(remaining, 1e-3) / left)
 
 
 @dataclasses.dataclass

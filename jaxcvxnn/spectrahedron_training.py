@@ -1,6 +1,10 @@
-"""`train` with a polynomial activation: the convex program, its network, and the proof."""
+"""`train` with a polynomial activation: the convex program, its network, and the proof.
+
+`path` takes the same steps at each weight decay.
+"""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -18,7 +22,6 @@ from .programs.spectrahedron_splitting import (
     Prepared,
     SpectrahedronSplit,
     SpectrahedronSplitting,
-    SplittingPoint,
     first_point,
     prepare,
     solve_prepared,
@@ -44,22 +47,22 @@ def train_spectrahedron(
     exact = in_float64(problem)
     tolerance = TOLERANCE if tolerance is None else tolerance
     with clock.stage("solve"):
-        found, steps, ended = _solve(exact, tolerance, clock, progress)
+        solved = solve_from(exact, None, tolerance, clock, report_steps(progress, "solve"))
     with clock.stage("round"):
-        whole = _narrowest(exact, found, tolerance)
-        network = _heaviest(whole, width)
+        whole = narrowest(exact, solved.found, tolerance)
+        network = heaviest(whole, width)
     with clock.stage("certify"):
-        proof = _best_proof(exact, network, found)
+        proof = best_proof(exact, network, solved.found)
     upper = float(exact.objective(network))
-    solved = relative_gap(proof.lower_bound, upper) <= tolerance
+    reached = relative_gap(proof.lower_bound, upper) <= tolerance
     return TrainingResult(
         network=network,
         upper_bound=upper,
         lower_bound=proof.lower_bound,
         rounded_objective=float(exact.objective(whole)),
-        status="solved" if solved else clock.stopped or ended,
+        status="solved" if reached else clock.stopped or solved.ended,
         program="spectrahedron",
-        message=f"the exact program of a polynomial activation, {steps} steps of splitting",
+        message=f"the exact program of a polynomial activation, {solved.steps} steps of splitting",
         problem=problem,
         certificate=proof,
         solution=None,
@@ -67,15 +70,33 @@ def train_spectrahedron(
     )
 
 
-def _solve(
+class Solved(NamedTuple):
+    """The solution so far, None where not even a chunk of steps is done; and why it ended."""
+
+    found: SpectrahedronSplit | None
+    steps: int
+    ended: str
+    prepared: Prepared | None
+
+
+def solve_from(
     problem: TrainingProblem,
+    before: Solved | None,
     tolerance: float,
     clock: Clock,
-    progress: Callable[[Progress], None] | None,
-) -> tuple[SpectrahedronSplit | None, int, str]:
-    """The solution so far, None where not even a chunk of steps is done; steps; why it ended."""
+    report: Callable[[int, float, float], None],
+) -> Solved:
+    """Solve in chunks, until the gap, the time or the progress ends it; from the solution `before` of
+    the same samples, if there is one. `report` is told steps and both bounds.
+    """
     settings = SpectrahedronSplitting(tolerance=tolerance / 4, max_steps=CHUNK_STEPS)
-    prepared, point = jax.block_until_ready(_prepare(problem))
+    prepared = None if before is None else before.prepared
+    if prepared is None:
+        prepared = clock.interruptible(lambda: jax.block_until_ready(_prepare(problem)))
+    if prepared is None:
+        return Solved(None, 0, "interrupted", None)
+    last = None if before is None else before.found
+    point = _begin(prepared, problem.weight_decay) if last is None else last.point
     found, best, idle = None, np.inf, 0
     for steps in range(CHUNK_STEPS, MAX_STEPS + 1, CHUNK_STEPS):
         further = clock.interruptible(
@@ -84,33 +105,44 @@ def _solve(
             )
         )
         if further is None:
-            return found, steps - CHUNK_STEPS, "interrupted"
+            return Solved(found, steps - CHUNK_STEPS, "interrupted", prepared)
         found, point = further, further.point
         lower, upper = float(found.dual_objective), float(found.objective)
-        if progress is not None:
-            progress(Progress("solve", steps, MAX_STEPS, lower, upper))
+        report(steps, lower, upper)
         idle = idle + 1 if upper - lower > 0.9 * best else 0
         best = min(best, upper - lower)
         if found.status == Status.solved:
-            return found, steps - CHUNK_STEPS + int(found.steps), "inaccurate"
+            return Solved(found, steps - CHUNK_STEPS + int(found.steps), "inaccurate", prepared)
         if idle >= PATIENCE:
-            return found, steps, "stalled"
+            return Solved(found, steps, "stalled", prepared)
         if clock.over():
-            return found, steps, clock.stopped
-    return found, MAX_STEPS, "max_steps"
+            return Solved(found, steps, clock.stopped, prepared)
+    return Solved(found, MAX_STEPS, "max_steps", prepared)
+
+
+def report_steps(
+    progress: Callable[[Progress], None] | None, stage: str
+) -> Callable[[int, float, float], None]:
+    """What `solve_from` tells after each chunk, as a `Progress` of this stage."""
+
+    def report(steps, lower, upper):
+        if progress is not None:
+            progress(Progress(stage, steps, MAX_STEPS, lower, upper))
+
+    return report
 
 
 # Of the module, so that a shape is compiled once for all trainings and tolerances.
 _advance = jax.jit(solve_prepared)
+_begin = jax.jit(first_point)
 
 
 @jax.jit
-def _prepare(problem: TrainingProblem) -> tuple[Prepared, SplittingPoint]:
-    prepared = prepare(samples_of(problem))
-    return prepared, first_point(prepared, problem.weight_decay)
+def _prepare(problem: TrainingProblem) -> Prepared:
+    return prepare(samples_of(problem))
 
 
-def _narrowest(
+def narrowest(
     problem: TrainingProblem, found: SpectrahedronSplit | None, tolerance: float
 ) -> PolynomialNetwork:
     """The narrowest network that is as good as the solution, up to a quarter of the tolerance."""
@@ -132,7 +164,7 @@ def _narrowest(
     return best[1]
 
 
-def _heaviest(network: PolynomialNetwork, width: int) -> PolynomialNetwork:
+def heaviest(network: PolynomialNetwork, width: int) -> PolynomialNetwork:
     """At most `width` neurons, those of the largest output weights."""
     if network.width <= width:
         return network
@@ -143,7 +175,7 @@ def _heaviest(network: PolynomialNetwork, width: int) -> PolynomialNetwork:
     )
 
 
-def _best_proof(
+def best_proof(
     problem: TrainingProblem, network: PolynomialNetwork, found: SpectrahedronSplit | None
 ) -> PolynomialCertificate:
     """The better of the bounds that the network's residual and the solution's prove."""

@@ -116,6 +116,28 @@ def test_polynomials_at_any_rank(rng, tmp_path, loss):
         np.testing.assert_allclose(found.lower_bound, result.lower_bound, rtol=1e-6)
 
 
+def test_a_path_of_polynomials(rng):
+    X = rng.normal(size=(40, 8))
+    problem = TrainingProblem(X, X[:, 0] * X[:, 1], activation="polynomial", bias=True)
+    decays, seen = [0.2, 20.0, 2.0], []
+    found = path(problem, decays, progress=seen.append)
+    assert found.statuses == ("solved",) * 3 and np.all(found.relative_gaps <= 1e-7)
+    assert [event.stage for event in seen] == ["solve 20", "solve 2", "solve 0.2"]
+    np.testing.assert_array_equal(found.weight_decays, decays)
+    assert found[0].effective_width > found[1].effective_width
+    for point in found:
+        alone = train(X, problem.Y, point.weight_decay, activation="polynomial", bias=True)
+        np.testing.assert_allclose(point.upper_bound, alone.upper_bound, rtol=2e-7)
+        assert point.lower_bound <= alone.upper_bound and alone.lower_bound <= point.upper_bound
+        proof = certify(point.network, X, problem.Y, point.weight_decay)
+        np.testing.assert_allclose(proof.upper_bound, point.upper_bound, rtol=1e-12)
+    # What is not reached in time has the others' networks and bounds, here the zero network's.
+    late = path(problem, decays, time_limit=1e-9)
+    assert set(late.statuses) == {"time_limit"}
+    assert np.all(late.lower_bounds <= found.upper_bounds) and np.all(late.effective_widths == 0)
+    np.testing.assert_allclose(late.upper_bounds, np.sum(problem.Y**2) / 2, rtol=1e-12)
+
+
 def test_a_time_limit_leaves_a_valid_pair(rng):
     X, Y = rng.normal(size=(40, 8)), rng.normal(size=40)
     result = train(X, Y, 1e-4, activation="polynomial", bias=True, tolerance=1e-15, time_limit=1e-3)
@@ -133,5 +155,3 @@ def test_programs_and_activations_that_do_not_fit(rng):
             train(X, Y, **options)
     with pytest.raises(ValueError, match="ReLU only"):
         train(X, Y, activation="absolute", program="lifted")
-    with pytest.raises(ValueError, match="spectrahedron_path"):
-        path(TrainingProblem(X, Y, activation="polynomial"), [0.1])
