@@ -12,9 +12,8 @@ every pool of patches, and its form there is the mean over the pool: docs/math.m
 """
 
 import abc
-import dataclasses
 import math
-from typing import Any, Self
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -31,15 +30,19 @@ HALVINGS = 64
 
 
 class AbstractForms(eqx.Module):
-    """The forms F_i of n samples, never written out as (n, s, s) unless `rows` is asked for.
+    """The forms F_i of n samples, and the linear maps that they are.
 
-    What they are applied to are matrices with leading axes of their own, written k here, of which the
-    last is that of the outputs. `features` have the samples as their first axis and the f features
-    as their last.
+    Matrices have leading axes k, the last of them that of the outputs. `features` are what is kept of
+    the samples.
     """
 
-    features: eqx.AbstractVar[Float[Array, "n *rest f"]]
+    features: eqx.AbstractVar[Float[Array, "n *rest"]]
     activation: eqx.AbstractVar[Polynomial]
+
+    @property
+    @abc.abstractmethod
+    def side(self) -> int:
+        """s, the side of the matrices: f + 1 for f features, or f for the square activation."""
 
     @abc.abstractmethod
     def places(self, outputs: int) -> tuple[int, ...]:
@@ -47,33 +50,28 @@ class AbstractForms(eqx.Module):
 
     @abc.abstractmethod
     def outputs(self, matrices: Float[Array, "*k s s"]) -> Float[Array, "n c"]:
-        """<F_i, M_k> for all samples and outputs: s^2 operations for each form and output."""
+        """<F_i, M_k> for all samples i and outputs k."""
 
     @abc.abstractmethod
     def adjoint(self, residual: Float[Array, "n c"]) -> Float[Array, "*k s s"]:
         """sum_i R_ik F_i for all outputs k."""
 
     @abc.abstractmethod
+    def rows(self) -> Float[Array, "n D"]:
+        """The forms, orthogonal to G, as `vectors`."""
+
+    @abc.abstractmethod
     def vectors(self, matrices: Float[Array, "*k s s"]) -> Float[Array, "c D"]:
-        """Matrices as vectors (`svec`), one per output, with the inner product of matrices."""
+        """Matrices as vectors (`svec`) of the same inner product, one per output."""
 
     @abc.abstractmethod
     def matrices(self, vectors: Float[Array, "c D"]) -> Float[Array, "*k s s"]:
         """What `vectors` was made of."""
 
-    def of(self, features: Float[Array, "n *rest f"]) -> Self:
-        """The forms of other samples."""
-        return dataclasses.replace(self, features=features)
-
     @property
     def square(self) -> bool:
         """Whether the activation is a t^2."""
         return self.activation.b == 0 and self.activation.c == 0
-
-    @property
-    def side(self) -> int:
-        """s, the side of the matrices: f + 1, or f for the square activation."""
-        return self.features.shape[-1] + (not self.square)
 
     @property
     def trace_price(self) -> float:
@@ -93,18 +91,9 @@ class AbstractForms(eqx.Module):
         share = jnp.trace(signs[:, None] * matrices, axis1=-2, axis2=-1) / self.side
         return matrices - share[..., None, None] * jnp.diag(signs)
 
-    def rows(self) -> Float[Array, "n D"]:
-        """The forms, orthogonal to G, as vectors with the inner product of matrices (`svec`)."""
-
-        def row(x):
-            one = self.of(x[None])
-            return one.vectors(one.balance(one.adjoint(jnp.ones((1, 1), x.dtype))))[0]
-
-        return jax.vmap(row)(self.features)
-
     def price(self, residual: Float[Array, "n c"]) -> Float[Array, ""]:
-        """max over unit u, outputs and pools of |<sum_i R_ik F_i, (u, 1)(u, 1)'>|, an upper bound but
-        for rounding.
+        """max over unit u and all k of |(u, 1)' M_k (u, 1)|, M = `adjoint(residual)`: what the best
+        neuron gains. An upper bound but for rounding.
 
         Bartan and Pilanci (2021), eq. (28): one eigendecomposition, and one multiplier.
         """
@@ -112,7 +101,7 @@ class AbstractForms(eqx.Module):
         return jnp.max(largest(self.adjoint(residual)))
 
     def _largest(self, matrix: Float[Array, "s s"]) -> Float[Array, ""]:
-        size = self.features.shape[-1]
+        size = self.side - (not self.square)
         values, vectors = jnp.linalg.eigh(matrix[:size, :size])
         if self.square:
             return jnp.maximum(values[-1], -values[0])
@@ -123,7 +112,9 @@ class AbstractForms(eqx.Module):
 
 
 class QuadraticForms(AbstractForms):
-    """The forms of a fully connected network: one matrix per output, (c, s, s).
+    """The forms of a fully connected network, one matrix per output (c, s, s).
+
+    They are never written out as (n, s, s) unless `rows` is asked for.
 
     **Arguments:** `features` (n, f), with the column of ones where there is a bias, and the
     `activation`.
@@ -131,6 +122,10 @@ class QuadraticForms(AbstractForms):
 
     features: Float[Array, "n f"]
     activation: Polynomial
+
+    @property
+    def side(self):
+        return self.features.shape[1] + (not self.square)
 
     def places(self, outputs):
         return (outputs,)
@@ -161,6 +156,14 @@ class QuadraticForms(AbstractForms):
 
         return jax.vmap(of_one, in_axes=1)(residual)
 
+    def rows(self):
+        return jax.vmap(lambda x: svec(self.balance(self.form(x))))(self.features)
+
+    def form(self, x: Float[Array, " f"]) -> Float[Array, "s s"]:
+        """F of one sample."""
+        of_one = QuadraticForms(x[None, :], self.activation)
+        return of_one.adjoint(jnp.ones((1, 1), x.dtype))[0]
+
     def vectors(self, matrices):
         return jax.vmap(svec)(matrices)
 
@@ -178,31 +181,36 @@ class QuadraticForms(AbstractForms):
 
 
 class PooledForms(AbstractForms):
-    """The forms of a convolutional network: one matrix per pool and output, (g, c, s, s).
+    """The forms of a convolutional network, one matrix per pool and output (g, c, s, s).
 
-    <F_i, M> = sum_g <F_ig, M_g>, and F_ig is the mean of the forms of a pool's patches.
+    <F_i, M> = sum_g <F_ig, M_g>, and F_ig is the mean of the forms of a pool's patches. Here they are
+    written out: the patches take more room unless a pool has fewer than s / 2.
 
-    **Arguments:** `features` (n, g, p, f), the patches of every sample by pools, and the
+    **Arguments:** `features` (n, g, s (s + 1) / 2), the F_ig as `svec`: see `pooled_forms`; and the
     `activation`.
     """
 
-    features: Float[Array, "n g p f"]
+    features: Float[Array, "n g t"]
     activation: Polynomial
+
+    @property
+    def side(self):
+        return math.isqrt(2 * self.features.shape[2])
 
     def places(self, outputs):
         return (self.features.shape[1], outputs)
 
     def outputs(self, matrices):
-        samples, pools, patches, _ = self.features.shape
-        each = jax.vmap(lambda X, M: self._patches(X).outputs(M), in_axes=(1, 0))
-        found = each(self.features, matrices)
-        return jnp.sum(found.reshape(pools, samples, patches, -1), axis=(0, 2)) / patches
+        return dot(self._flat, self.vectors(matrices).T)
 
     def adjoint(self, residual):
-        patches = self.features.shape[2]
-        shares = jnp.repeat(residual / patches, patches, axis=0)
-        each = jax.vmap(lambda X: self._patches(X).adjoint(shares), in_axes=1)
-        return each(self.features)
+        return self.matrices(dot(residual.T, self._flat))
+
+    def rows(self):
+        def row(mean):
+            return jax.vmap(svec)(self.balance(jax.vmap(smat)(mean))).ravel()
+
+        return jax.vmap(row)(self.features)
 
     def vectors(self, matrices):
         each = jax.vmap(jax.vmap(svec), in_axes=1)(matrices)
@@ -212,9 +220,25 @@ class PooledForms(AbstractForms):
         each = vectors.reshape(len(vectors), self.features.shape[1], -1)
         return jax.vmap(jax.vmap(smat), out_axes=1)(each)
 
-    def _patches(self, features: Float[Array, "n p f"]) -> QuadraticForms:
-        """One pool's patches as samples of their own."""
-        return QuadraticForms(features.reshape(-1, features.shape[-1]), self.activation)
+    @property
+    def _flat(self) -> Float[Array, "n D"]:
+        return self.features.reshape(len(self.features), -1)
+
+
+def pooled_forms(patches: Float[Array, "g p n f"], activation: Polynomial) -> PooledForms:
+    """The forms of patches by pools; besides the means only those of one patch per sample exist."""
+
+    def of_patches(X):
+        forms = QuadraticForms(X, activation)
+        return jax.vmap(lambda x: svec(forms.form(x)))(X)
+
+    def mean(pool):
+        total, _ = jax.lax.scan(
+            lambda total, X: (total + of_patches(X), None), of_patches(pool[0]), pool[1:]
+        )
+        return total / len(pool)
+
+    return PooledForms(jnp.swapaxes(jax.lax.map(mean, patches), 0, 1), activation)
 
 
 def largest_on_sphere(values: Float[Array, " f"], edge: Float[Array, " f"]) -> Float[Array, ""]:
@@ -277,7 +301,7 @@ def compress(
     2 n D^2 operations once; of the (n, D) matrix no more than a few D rows exist at a time. With n <=
     D the rows are the samples. `weights` multiply the samples' losses.
     """
-    samples, size = forms.features.shape[0], forms.coordinates
+    samples, size = targets.shape[0], forms.coordinates
     roots = jnp.ones(samples, targets.dtype) if weights is None else jnp.sqrt(weights)
     if samples <= size:
         rows, wanted = roots[:, None] * forms.rows(), roots[:, None] * targets
@@ -292,12 +316,12 @@ def compress(
         return padded.reshape(count, chunk, *rest)
 
     def absorb(factor, piece):
-        features, wanted, scales = piece
-        block = jnp.concatenate([forms.of(features).rows(), wanted], axis=1)
+        of_piece, wanted, scales = piece
+        block = jnp.concatenate([of_piece.rows(), wanted], axis=1)
         stacked = jnp.concatenate([factor, scales[:, None] * block])
         return jnp.linalg.qr(after(stacked, factor), mode="r"), None
 
-    pieces = jax.tree.map(pieces_of, (forms.features, targets, roots))
+    pieces = jax.tree.map(pieces_of, (forms, targets, roots))
     factor, _ = jax.lax.scan(absorb, jnp.zeros((width, width), targets.dtype), pieces)
     rest = factor[size:, size:]
     return Compressed(factor[:size, :size], factor[:size, size:], jnp.sum(rest**2) / 2)

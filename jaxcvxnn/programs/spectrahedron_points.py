@@ -21,7 +21,7 @@ from ..convolution import ConvolutionalProblem
 from ..losses import AbstractLoss, Squared
 from ..problem import TrainingProblem, require_polynomial
 from ..products import dot
-from .quadratic_forms import AbstractForms, PooledForms, QuadraticForms
+from .quadratic_forms import AbstractForms, QuadraticForms, pooled_forms
 
 # By how many units of rounding a residual is shrunk.
 DOMAIN_ROUNDING = 64
@@ -108,7 +108,7 @@ def samples_of(problem: TrainingProblem | ConvolutionalProblem, weights: Any = N
         weights = jnp.asarray(weights, forms.features.dtype)
         if weights.shape != forms.features.shape[:1]:
             raise ValueError(
-                f"sample_weights must have shape ({forms.features.shape[0]},), one per sample; got "
+                f"sample_weights must have shape ({len(forms.features)},), one per sample; got "
                 f"{weights.shape}."
             )
     return Samples(forms, jnp.asarray(problem.Y), weights, problem.loss)
@@ -116,8 +116,7 @@ def samples_of(problem: TrainingProblem | ConvolutionalProblem, weights: Any = N
 
 def _forms_of(problem: TrainingProblem | ConvolutionalProblem) -> AbstractForms:
     if isinstance(problem, ConvolutionalProblem):
-        patches = jnp.moveaxis(jnp.asarray(problem.pools), 2, 0)
-        return PooledForms(patches, problem.activation)
+        return pooled_forms(jnp.asarray(problem.pools), problem.activation)
     activation = require_polynomial(problem)
     return QuadraticForms(jnp.asarray(problem.features), activation)
 
