@@ -5,7 +5,8 @@
                                     [--loss squared|softmax|logistic] [--tolerance 1e-6]
                                     [--descend-at 10 1 0.1] [--steps 5000] [--starts 3]
                                     [--learning-rates 0.01 0.1] [--width 100] [--seed 0]
-                                    [--plot FILE.png]
+                                    [--sgd-rates 0.001 0.003 0.01 0.03 0.1 0.3]
+                                    [--sgd-steps 20000] [--batch 32] [--plot FILE.png]
 
 Run it from the project's root. Breast cancer, wine and digits are scikit-learn's; FOLDER holds
 ionosphere.npz. 80 % of the samples train; features are standardised by these, and those that are
@@ -17,7 +18,10 @@ neurons are "m*"; `gap` from that to the bound that the solution's residual prov
 Adam trains the same polynomial networks ("above bound": its objective over the certified bound,
 relative: never negative) and ReLU networks at the same weight decay, by default at all of them: of
 `--starts` random networks of `--width` neurons and all `--learning-rates` the run of least objective.
-With several data sets `--plot` draws the first. Digits take half a minute at `--tolerance 1e-4`.
+SGD, the rival of Bartan and Pilanci (2021, section 6), trains the polynomial networks on batches drawn
+at random, with momentum 0.9: `--sgd-rates` are for the mean over the samples, decayed to zero along a
+cosine, and what counts is the least objective on all samples, looked at every 100 steps, of all rates
+and starts. With several data sets `--plot` draws the first. Digits take minutes.
 """
 
 from __future__ import annotations
@@ -28,12 +32,15 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxcvxnn import PolynomialNetwork, TrainingProblem, train_sgd
 from jaxcvxnn.decomposition import spectrahedron_network
+from jaxcvxnn.networks import with_unit_neurons
 from jaxcvxnn.plots import plot_widths
 from jaxcvxnn.polynomial_certificate import certify_polynomial_residual
 from jaxcvxnn.programs.spectrahedron_splitting import (
@@ -41,9 +48,12 @@ from jaxcvxnn.programs.spectrahedron_splitting import (
     SpectrahedronSplitting,
     spectrahedron_path,
 )
+from jaxcvxnn.sgd import random_network
 
 # Eigenvalues that count as zero, relative to the largest of their matrix.
 RANK_TOLERANCE = 1e-6
+# Of SGD: the paper's, and the steps between two looks at the objective.
+MOMENTUM, LOOK_EVERY = 0.9, 100
 
 
 class Split(NamedTuple):
@@ -69,7 +79,7 @@ class Row(NamedTuple):
 
 
 class Descent(NamedTuple):
-    """The best of several runs of Adam: its objective, and its accuracy on the test samples."""
+    """The best of several runs of descent: its objective, and its accuracy on the test samples."""
 
     objective: float
     test: float
@@ -186,25 +196,83 @@ def judge(split: Split, path: SpectrahedronPath, loss: str, seconds: float) -> l
 
 def descend(split: Split, problem: TrainingProblem, options: argparse.Namespace) -> Descent:
     """The best of several runs of Adam, by its training objective."""
-    found, begun = [], time.perf_counter()
-    for seed, rate in itertools.product(range(options.starts), options.learning_rates):
-        network, _, _ = train_sgd(
-            problem, width=options.width, steps=options.steps, learning_rate=rate, seed=seed
-        )
-        reached = objective(network, problem, float(problem.weight_decay))
-        test = accuracy(outputs(network, split.X_test, problem), split.labels_test)
-        found.append((reached, test))
-    best, test = min(found)
-    return Descent(best, test, time.perf_counter() - begun)
+    begun = time.perf_counter()
+    networks = [
+        train_sgd(problem, width=options.width, steps=options.steps, learning_rate=rate, seed=seed)[
+            0
+        ]
+        for seed, rate in itertools.product(range(options.starts), options.learning_rates)
+    ]
+    return best_descent(split, problem, networks, time.perf_counter() - begun)
 
 
-def best_of(rows: list[Row], descents: dict[float, float], relus: dict[float, float]) -> str:
+def descend_stochastically(
+    split: Split, problem: TrainingProblem, options: argparse.Namespace
+) -> Descent:
+    """The best of several runs of SGD with momentum, by its training objective."""
+    begun = time.perf_counter()
+    data = jax.tree.map(jnp.asarray, problem)
+    networks = []
+    for seed, rate in itertools.product(range(options.starts), options.sgd_rates):
+        sizes = options.width, options.sgd_steps, min(options.batch, len(split.X))
+        networks.append(stochastic_run(data, jnp.asarray(rate), jax.random.key(seed), sizes))
+    return best_descent(split, problem, networks, time.perf_counter() - begun)
+
+
+@eqx.filter_jit
+def stochastic_run(problem: TrainingProblem, rate: Any, key: Any, sizes: tuple[int, int, int]):
+    """SGD with momentum on the objective per sample; the best network it looked at."""
+    width, steps, batch = sizes
+    rule = optax.sgd(optax.cosine_decay_schedule(rate, steps), MOMENTUM)
+    start_key, batch_key = jax.random.split(key)
+    start = random_network(start_key, problem, width)
+    samples = len(problem.X)
+
+    def on_batch(network, chosen):
+        unit = with_unit_neurons(network)
+        loss = problem.loss.value(unit.predict(problem.X[chosen]), problem.Y[chosen])
+        return loss / batch + problem.weight_decay / samples * unit.penalty
+
+    def step(carry, key):
+        network, memory = carry
+        slope = jax.grad(on_batch)(network, jax.random.randint(key, (batch,), 0, samples))
+        change, memory = rule.update(slope, memory)
+        return (optax.apply_updates(network, change), memory), None
+
+    def look(carry, keys):
+        state, best, least = carry
+        state, _ = jax.lax.scan(step, state, keys)
+        reached = problem.objective(with_unit_neurons(state[0]))
+        better = reached < least  # False for NaN
+        best = jax.tree.map(lambda old, new: jnp.where(better, new, old), best, state[0])
+        return (state, best, jnp.where(better, reached, least)), None
+
+    keys = jax.random.split(batch_key, (steps // LOOK_EVERY, LOOK_EVERY))
+    first = (start, rule.init(start)), start, problem.objective(with_unit_neurons(start))
+    (_, best, _), _ = jax.lax.scan(look, first, keys)
+    return with_unit_neurons(best)
+
+
+def best_descent(
+    split: Split, problem: TrainingProblem, networks: list[Any], seconds: float
+) -> Descent:
+    """That of least training objective."""
+    weight_decay = float(problem.weight_decay)
+    best = min(networks, key=lambda network: objective(network, problem, weight_decay))
+    test = accuracy(outputs(best, split.X_test, problem), split.labels_test)
+    return Descent(objective(best, problem, weight_decay), test, seconds)
+
+
+def best_of(rows: list[Row], rivals: dict[str, dict[float, Descent]]) -> str:
     """The best test accuracies, over those weight decays at which all methods were run."""
-    if not descents:
+    tried = rivals["Adam"]
+    if not tried:
         return f"Best test accuracy: the path {max(row.test for row in rows):.1%}."
-    path = max(row.test for row in rows if row.weight_decay in descents)
-    others = f"Adam {max(descents.values()):.1%}, ReLU {max(relus.values()):.1%}"
-    where = ", ".join(f"{weight_decay:g}" for weight_decay in descents)
+    path = max(row.test for row in rows if row.weight_decay in tried)
+    others = ", ".join(
+        f"{name} {max(found.test for found in runs.values()):.1%}" for name, runs in rivals.items()
+    )
+    where = ", ".join(f"{weight_decay:g}" for weight_decay in tried)
     return f"Best test accuracy: the path {path:.1%}, {others} (weight decays {where})."
 
 
@@ -219,39 +287,40 @@ def report(split: Split, options: argparse.Namespace) -> None:
         f"c = {first.Y.shape[1]}, {options.loss} loss. The path took {seconds:.1f} s, "
         f"{with_compilation:.1f} s with its compilation.\n\n"
         "| weight decay | objective | gap | m* | train | test | seconds "
-        "| Adam above bound | Adam's test | ReLU's test | seconds of both |\n" + "|---" * 11 + "|"
+        "| Adam above bound | its test | SGD above bound | its test | ReLU's test "
+        "| seconds of the three |\n" + "|---" * 13 + "|"
     )
-    descents, relus = {}, {}
+    rivals: dict[str, dict[float, Descent]] = {"Adam": {}, "SGD": {}, "ReLU": {}}
     rows = judge(split, path, options.loss, seconds)
     for row in rows:
-        weight_decay, rest = row.weight_decay, "| | |"
+        weight_decay, rest = row.weight_decay, "| | | | |"
         if options.descend_at is None or weight_decay in options.descend_at:
-            kinds = (problem_of(split, weight_decay, options.loss, kind) for kind in KINDS)
-            same, relu = (descend(split, problem, options) for problem in kinds)
-            descents[weight_decay], relus[weight_decay] = same.test, relu.test
-            rest = (
-                f"{(same.objective - row.lower) / abs(row.lower):.1e} | {same.test:.1%} "
-                f"| {relu.test:.1%} | {same.seconds + relu.seconds:.0f}"
+            same = problem_of(split, weight_decay, options.loss)
+            adam, sgd = descend(split, same, options), descend_stochastically(split, same, options)
+            relu = descend(split, problem_of(split, weight_decay, options.loss, "relu"), options)
+            for runs, found in zip(rivals.values(), (adam, sgd, relu), strict=True):
+                runs[weight_decay] = found
+            rest = " | ".join(
+                f"{(found.objective - row.lower) / abs(row.lower):.1e} | {found.test:.1%}"
+                for found in (adam, sgd)
             )
+            rest += f" | {relu.test:.1%} | {adam.seconds + sgd.seconds + relu.seconds:.0f}"
         print(
             f"| {weight_decay:g} | {row.objective:.6g} "
             f"| {(row.objective - row.lower) / abs(row.objective):.1e} | {row.width} "
             f"| {row.train:.1%} | {row.test:.1%} | {row.seconds:.2f} | {rest} |",
             flush=True,
         )
-    print(f"\n{best_of(rows, descents, relus)}", flush=True)
+    print(f"\n{best_of(rows, rivals)}", flush=True)
     if options.plot is not None:
-        curves = {
-            "test": [row.test for row in rows],
-            "training": [row.train for row in rows],
-            "test, Adam": [descents.get(row.weight_decay, np.nan) for row in rows],
-            "test, ReLU": [relus.get(row.weight_decay, np.nan) for row in rows],
-        }
+        curves = {"test": [row.test for row in rows], "training": [row.train for row in rows]}
+        for name, runs in rivals.items():
+            known = {weight_decay: found.test for weight_decay, found in runs.items()}
+            curves[f"test, {name}"] = [known.get(row.weight_decay, np.nan) for row in rows]
         title = f"{split.name.replace('_', ' ').capitalize()}, polynomial activation"
         plot_widths(path, curves, options.plot, title=title)
 
 
-KINDS = ("polynomial", "relu")
 DATA = ("breast_cancer", "wine", "ionosphere", "digits")
 
 
@@ -268,6 +337,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--starts", type=int, default=3)
     parser.add_argument("--learning-rates", type=float, nargs="+", default=[0.01, 0.1])
+    rates = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3]
+    parser.add_argument("--sgd-rates", type=float, nargs="+", default=rates)
+    parser.add_argument("--sgd-steps", type=int, default=20000)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--width", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0, help="of the split")
     parser.add_argument("--plot", type=Path)
