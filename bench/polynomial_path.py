@@ -196,13 +196,12 @@ def judge(split: Split, path: SpectrahedronPath, loss: str, seconds: float) -> l
 
 def descend(split: Split, problem: TrainingProblem, options: argparse.Namespace) -> Descent:
     """The best of several runs of Adam, by its training objective."""
-    begun = time.perf_counter()
-    networks = [
-        train_sgd(problem, width=options.width, steps=options.steps, learning_rate=rate, seed=seed)[
-            0
-        ]
-        for seed, rate in itertools.product(range(options.starts), options.learning_rates)
-    ]
+    networks, begun = [], time.perf_counter()
+    for seed, rate in itertools.product(range(options.starts), options.learning_rates):
+        network, _, _ = train_sgd(
+            problem, width=options.width, steps=options.steps, learning_rate=rate, seed=seed
+        )
+        networks.append(network)
     return best_descent(split, problem, networks, time.perf_counter() - begun)
 
 
@@ -220,12 +219,17 @@ def descend_stochastically(
 
 
 @eqx.filter_jit
-def stochastic_run(problem: TrainingProblem, rate: Any, key: Any, sizes: tuple[int, int, int]):
-    """SGD with momentum on the objective per sample; the best network it looked at."""
+def stochastic_run(
+    problem: TrainingProblem, rate: Any, key: Any, sizes: tuple[int, int, int]
+) -> PolynomialNetwork:
+    """SGD with momentum on the objective per sample; the best network it looked at.
+
+    `sizes`: the width, the steps, and the samples in a batch.
+    """
     width, steps, batch = sizes
     rule = optax.sgd(optax.cosine_decay_schedule(rate, steps), MOMENTUM)
     start_key, batch_key = jax.random.split(key)
-    start = random_network(start_key, problem, width)
+    start: Any = random_network(start_key, problem, width)
     samples = len(problem.X)
 
     def on_batch(network, chosen):

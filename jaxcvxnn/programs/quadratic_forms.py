@@ -57,8 +57,8 @@ class AbstractForms(eqx.Module):
         """sum_i R_ik F_i for all outputs k."""
 
     @abc.abstractmethod
-    def rows(self) -> Float[Array, "n D"]:
-        """The forms, orthogonal to G, as `vectors`."""
+    def written_out(self) -> Float[Array, "n *pools t"]:
+        """The forms themselves, as `svec`."""
 
     @abc.abstractmethod
     def vectors(self, matrices: Float[Array, "*k s s"]) -> Float[Array, "c D"]:
@@ -91,6 +91,12 @@ class AbstractForms(eqx.Module):
         share = jnp.trace(signs[:, None] * matrices, axis1=-2, axis2=-1) / self.side
         return matrices - share[..., None, None] * jnp.diag(signs)
 
+    def rows(self) -> Float[Array, "n D"]:
+        """The forms, orthogonal to G, as `vectors`."""
+        forms = self.written_out()
+        balance = jnp.vectorize(lambda v: svec(self.balance(smat(v))), signature="(t)->(t)")
+        return balance(forms).reshape(len(forms), -1)
+
     def price(self, residual: Float[Array, "n c"]) -> Float[Array, ""]:
         """max over unit u and all k of |(u, 1)' M_k (u, 1)|, M = `adjoint(residual)`: what the best
         neuron gains. An upper bound but for rounding.
@@ -114,7 +120,7 @@ class AbstractForms(eqx.Module):
 class QuadraticForms(AbstractForms):
     """The forms of a fully connected network, one matrix per output (c, s, s).
 
-    They are never written out as (n, s, s) unless `rows` is asked for.
+    They are not written out unless `rows` is asked for.
 
     **Arguments:** `features` (n, f), with the column of ones where there is a bias, and the
     `activation`.
@@ -156,13 +162,12 @@ class QuadraticForms(AbstractForms):
 
         return jax.vmap(of_one, in_axes=1)(residual)
 
-    def rows(self):
-        return jax.vmap(lambda x: svec(self.balance(self.form(x))))(self.features)
+    def written_out(self):
+        def of_one(x):
+            alone = QuadraticForms(x[None, :], self.activation)
+            return svec(alone.adjoint(jnp.ones((1, 1), x.dtype))[0])
 
-    def form(self, x: Float[Array, " f"]) -> Float[Array, "s s"]:
-        """F of one sample."""
-        of_one = QuadraticForms(x[None, :], self.activation)
-        return of_one.adjoint(jnp.ones((1, 1), x.dtype))[0]
+        return jax.vmap(of_one)(self.features)
 
     def vectors(self, matrices):
         return jax.vmap(svec)(matrices)
@@ -206,11 +211,8 @@ class PooledForms(AbstractForms):
     def adjoint(self, residual):
         return self.matrices(dot(residual.T, self._flat))
 
-    def rows(self):
-        def row(mean):
-            return jax.vmap(svec)(self.balance(jax.vmap(smat)(mean))).ravel()
-
-        return jax.vmap(row)(self.features)
+    def written_out(self):
+        return self.features
 
     def vectors(self, matrices):
         each = jax.vmap(jax.vmap(svec), in_axes=1)(matrices)
@@ -229,13 +231,13 @@ def pooled_forms(patches: Float[Array, "g p n f"], activation: Polynomial) -> Po
     """The forms of patches by pools; besides the means only those of one patch per sample exist."""
 
     def of_patches(X):
-        forms = QuadraticForms(X, activation)
-        return jax.vmap(lambda x: svec(forms.form(x)))(X)
+        return QuadraticForms(X, activation).written_out()
 
     def mean(pool):
-        total, _ = jax.lax.scan(
-            lambda total, X: (total + of_patches(X), None), of_patches(pool[0]), pool[1:]
-        )
+        def add(total, X):
+            return total + of_patches(X), None
+
+        total, _ = jax.lax.scan(add, of_patches(pool[0]), pool[1:])
         return total / len(pool)
 
     return PooledForms(jnp.swapaxes(jax.lax.map(mean, patches), 0, 1), activation)
