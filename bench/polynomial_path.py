@@ -241,14 +241,16 @@ def stochastic_run(
         network, memory = carry
         slope = jax.grad(on_batch)(network, jax.random.randint(key, (batch,), 0, samples))
         change, memory = rule.update(slope, memory)
-        return (optax.apply_updates(network, change), memory), None
+        following: Any = optax.apply_updates(network, change)
+        return (following, memory), None
 
     def look(carry, keys):
         state, best, least = carry
         state, _ = jax.lax.scan(step, state, keys)
-        reached = problem.objective(with_unit_neurons(state[0]))
+        network, _ = state
+        reached = problem.objective(with_unit_neurons(network))
         better = reached < least  # False for NaN
-        best = jax.tree.map(lambda old, new: jnp.where(better, new, old), best, state[0])
+        best = jax.tree.map(lambda old, new: jnp.where(better, new, old), best, network)
         return (state, best, jnp.where(better, reached, least)), None
 
     keys = jax.random.split(batch_key, (steps // LOOK_EVERY, LOOK_EVERY))
