@@ -193,8 +193,8 @@ def path(
     before it if that is the better start. Networks are simplified: parallel neurons become one where
     this costs no more than 1e-6 of the objective. For a polynomial activation the exact program is
     solved from the solution before it, to 1e-7 (`spectrahedron_path` is the same as one call under
-    `jit`, without networks and proofs). In the end every point gets the best of all
-    networks, and the best bound that all certificates prove together.
+    `jit`, without networks and proofs). In the end every point gets the best of all networks, and the
+    best bound that all certificates prove together.
 
     **Arguments:**
 

@@ -66,8 +66,8 @@ class ConvolutionalData(eqx.Module):
 class ConvolutionalSolution(AbstractProgramSolution):
     """The global optimum of training a convolutional polynomial network.
 
-    `positive` and `negative` (g, c, f + 1, f + 1) are the Z_gk and Z_gk'; `residual` (n, c) is
-    the gradient of the loss at the fitted outputs. `objective` is the primal program's value and
+    `positive` and `negative` (g, c, f + 1, f + 1) are the Z_gk and Z_gk'; `residual` (n, c) is the
+    gradient of the loss at the fitted outputs. `objective` is the primal program's value and
     `dual_objective` the dual's; what `residuals` leaves keeps either from being a bound in the strict
     sense: see `certify_convolutional`.
     """

@@ -537,10 +537,9 @@ def solve_spectrahedron(
     """The global optimum of training with a polynomial activation; any loss, `jit` and `vmap`.
 
     **Arguments:** a `problem` with `activation=Polynomial(a, b, c)`, fully connected or convolutional;
-    `settings`; `sample_weights`
-    (n,), nonnegative factors of the samples' losses, where 0 leaves a sample out (a fold is a vector
-    of zeros and ones: `vmap` over it, or over weight decays); `warm_start`, a solution of a problem of
-    the same shapes, for instance at another weight decay.
+    `settings`; `sample_weights` (n,), nonnegative factors of the samples' losses, where 0 leaves a
+    sample out (a fold is a vector of zeros and ones: `vmap` over it, or over weight decays);
+    `warm_start`, a solution of a problem of the same shapes, for instance at another weight decay.
 
     **Returns** a `SpectrahedronSplit`; read its `status`. Nothing is raised for a poor solve.
 
