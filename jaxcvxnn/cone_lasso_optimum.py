@@ -2,11 +2,12 @@
 
     min over w   L(A w, y) + weight_decay sum_i |w_i|   subject to   S_i G w_i >= 0
 
-with one output's weights w (2, P, d) strictly inside their cells from the first step to the last, so
-that every iterate is a network of the same objective. Multipliers m_i > 0 of the margins and any R in
-the domain of L* prove a lower bound. Nesterov-Todd scaling of the norms, Mehrotra's predictor and
-corrector, and further correctors of complementarity (Gondzio, 1996), since a factorisation costs more
-than many solves. Derivation: docs/math.md, section "The cone-constrained group lasso".
+for losses with L*(R) = <R, B> + k/2 |R|^2 on a box, or everywhere. One output's weights w (2, P, d) are
+strictly inside their cells from the first step to the last, so that every iterate is a network of the
+same objective, and multipliers m_i > 0 of the margins with an R in the box prove a lower bound.
+Nesterov-Todd scaling of the norms, Mehrotra's predictor and corrector, and further correctors of
+complementarity (Gondzio, 1996), since a factorisation costs more than many solves. Derivation:
+docs/math.md, section "The cone-constrained group lasso".
 """
 
 import math
@@ -31,15 +32,18 @@ Array = NDArray[np.float64]
 
 # The part of the way to the boundary that a step may take.
 TO_BOUNDARY = 0.99
-# The size of the first outputs, in units of what the gradient at zero asks for.
-FIRST_SIZE = 3.0
+# The size of the first outputs, in units of the loss's gradient at zero, and of the first R in its box.
+FIRST_SIZE, INTERIOR = 3.0, 0.7
+# Where k is 0, the curvature of a proximal term about each R, in the units of B over R.
+PROXIMAL = 1e-2
 # Correctors after Mehrotra's; they aim at steps longer by a factor and a summand, want products within
 # this factor of their mean, and are kept while they reach this part of what they aim at.
 CORRECTORS, LONGER, LONGER_BY, SPREAD, WORTHWHILE = 2, 1.1, 0.1, 10.0, 0.1
 # Where rounding made a step too long, it is shortened by this factor, so often.
 SHORTER, SHORTENINGS = 0.7, 20
-# Steps in a row that did not make the gap a little smaller, after which rounding is the limit.
-PATIENCE, LITTLE = 8, 0.99
+# Steps in a row that did not make the gap a little smaller, after which rounding is the limit. Not
+# while the relative gap is large, as it takes a while until the dual point is worth something.
+PATIENCE, LITTLE, LARGE = 8, 0.99, 0.5
 
 
 class ConeLassoOptimum(eqx.Module):
@@ -75,18 +79,19 @@ def solve_cone_lasso(
     tolerance: float = 1e-8,
     max_steps: int = 150,
 ) -> ConeLassoOptimum:
-    """Solve (cone-lasso) with norm 2 and a smooth loss to a relative duality gap of `tolerance`.
+    """Solve (cone-lasso) with norm 2 to a relative duality gap of `tolerance`.
 
-    Where patterns, samples and features are many this is much faster than `split_cone_lasso`, which
-    takes the other settings and runs under `jit`. Its step costs O(k^2 (P d + n)) for k the smaller
-    of n and P d, or so, and O(P n d^2); memory O(P n + k^2). `cone_lasso_network` makes the network.
+    Losses: squared, Huber, hinge and absolute. With many patterns, samples and features this is much
+    faster than `split_cone_lasso`, which takes the other settings and runs under `jit`. A step costs
+    O(n P d^2 + n P d k) with k the smaller of n and P d, the memory is O(n P + k^2). The network is
+    that of `cone_lasso_network`.
 
     **Arguments:** `problem` or the program's data; `program`, by default with all patterns.
 
     **Returns** a `ConeLassoOptimum`, whatever happened: read its `status` and `relative_gap`.
 
-    **Raises** a `ValueError` as `ConeGroupLasso.data` does, for other norms, `interpolate`, losses
-    that are not smooth, patterns whose cell has no interior, and settings that are out of range.
+    **Raises** a `ValueError` as `ConeGroupLasso.data` does, for other norms and losses,
+    `interpolate`, patterns whose cell has no interior, and settings that are out of range.
     """
     program = ConeGroupLasso() if program is None else program
     if not 0 < tolerance < math.inf:
@@ -97,21 +102,17 @@ def solve_cone_lasso(
         problem = in_float64(problem)
     with jax.enable_x64(True):
         data = program.data(problem)
-    if data.norm != 2 or data.interpolate or not data.loss.smooth:
+    if data.norm != 2 or data.interpolate:
         raise ValueError(
-            f"program: solve_cone_lasso takes norm 2, a smooth loss and no interpolation; got norm "
-            f"{data.norm}, {data.loss.name!r} and interpolate={data.interpolate}. "
-            f"`split_cone_lasso` takes these."
+            f"program: solve_cone_lasso takes norm 2 without interpolation; got norm {data.norm} and "
+            f"interpolate={data.interpolate}. `split_cone_lasso` takes these."
         )
+    losses = [_Loss.of(data.loss, y) for y in np.asarray(data.targets, np.float64).T]
     cells = Cells.of(data.gates)
-    inside = _directions(cells)
-    targets, weight_decay = np.asarray(data.targets, np.float64), float(data.weight_decay)
-    equations = CellEquations(cells)
+    inside, equations = _directions(cells), CellEquations(cells)
     ends = [
-        _Lasso(cells, _Loss(data.loss, y[:, None]), weight_decay).run(
-            equations, inside, tolerance, max_steps
-        )
-        for y in targets.T
+        _Lasso(cells, loss, float(data.weight_decay)).run(equations, inside, tolerance, max_steps)
+        for loss in losses
     ]
     lengths = np.linalg.norm(np.asarray(data.gates.rows, np.float64), axis=1)
     multipliers = np.zeros((len(ends), 2, len(cells.slopes), len(lengths)))
@@ -132,28 +133,56 @@ def solve_cone_lasso(
 
 
 class _Loss(NamedTuple):
-    """A loss of one output, evaluated in float64 at vectors of outputs."""
+    """The supremum of <R, z - B> - k/2 |R|^2 over R with `signs` R <= `limits`."""
 
-    loss: AbstractLoss
-    targets: Array
+    targets: Array  # B (n,)
+    stiffness: float  # k, 1 or 0; 0 needs a box
+    limits: Array  # the box's upper and negative lower bounds (2, n), or nothing (0, n)
 
-    def value(self, outputs: Array) -> float:
-        return float(self._evaluate("value", outputs))
+    @classmethod
+    def of(cls, loss: AbstractLoss, targets: Array) -> "_Loss":
+        conjugate = loss.quadratic_conjugate(targets[:, None])
+        if conjugate is None:
+            raise ValueError(
+                f"problem: solve_cone_lasso takes losses whose conjugate is quadratic, which "
+                f"{loss.name!r} is not; `split_cone_lasso` takes it."
+            )
+        linear, stiffness, box = conjugate
+        limits = np.zeros((0, len(targets))) if box is None else np.stack([box[1], -box[0]])[..., 0]
+        return cls(np.asarray(linear, np.float64)[:, 0], stiffness, limits)
+
+    @property
+    def signs(self) -> Array:
+        return np.array([1.0, -1.0])[: len(self.limits), None]
 
     def gradient(self, outputs: Array) -> Array:
-        return self._evaluate("gradient", outputs)[:, 0]
+        """The R that attains the supremum."""
+        error = outputs - self.targets
+        if not len(self.limits):
+            return error
+        upper, lower = self.limits[0], -self.limits[1]
+        return np.clip(error, lower, upper) if self.stiffness else np.where(error > 0, upper, lower)
 
-    def curvature(self, outputs: Array) -> Array:
-        return self._evaluate("hessian", outputs)[:, 0, 0]
+    def interior(self, residual: Array) -> Array:
+        """Towards the middle of the box, if there is one."""
+        if not len(self.limits):
+            return residual
+        middle = (self.limits[0] - self.limits[1]) / 2
+        return middle + INTERIOR * (residual - middle)
+
+    def proximal(self) -> float:
+        """The least curvature in R that the linear systems see."""
+        if self.stiffness:
+            return 0.0
+        return PROXIMAL * float(np.linalg.norm(self.targets) / np.linalg.norm(sum(self.limits)))
+
+    def value(self, outputs: Array) -> float:
+        residual = self.gradient(outputs)
+        return float(residual @ (outputs - self.targets - self.stiffness / 2 * residual))
 
     def dual_value(self, residual: Array) -> float:
-        """-L*(R)."""
-        return -float(self._evaluate("conjugate", residual))
-
-    def _evaluate(self, method: str, vector: Array) -> Array:
-        with jax.enable_x64(True):
-            found = getattr(self.loss, method)(vector[:, None], self.targets)
-            return np.asarray(found, np.float64)
+        """-L*(R) inside the box."""
+        return -float(residual @ (self.targets + self.stiffness / 2 * residual))
 
 
 class _End(NamedTuple):
@@ -170,14 +199,15 @@ class _End(NamedTuple):
 class _Point(NamedTuple):
     """Points strictly inside: (bounds, weights) and (wd, forces) in Lorentz cones, multipliers > 0.
 
-    At the optimum residual = L'(A w) and forces = A'residual - G'S multipliers; on the way there what
-    is missing falls with the steps.
+    At the optimum A w = B + k R + `signs` walls and forces = A'R - G'S multipliers; on the way there
+    what is missing falls with the steps.
     """
 
     weights: Array  # w (2, P, d)
     bounds: Array  # t (2, P), above |w_i|
     multipliers: Array  # m (2, P, k)
     residual: Array  # R (n,)
+    walls: Array  # multipliers of R's box, like `limits`
     forces: Array  # q (2, P, d), shorter than wd
 
     def moved(self, length: float, change: "_Change") -> "_Point":
@@ -194,10 +224,14 @@ class _Change(NamedTuple):
 
 
 class _Products(NamedTuple):
-    """What the complementarity products are to lose: of the cones, of the margins."""
+    """Complementarity products, or what they are to lose: of the cones, of the margins, of R's box."""
 
     cones: Array
     margins: Array
+    walls: Array
+
+    def plus(self, other: "_Products") -> "_Products":
+        return _Products(*(a + b for a, b in zip(self, other, strict=True)))
 
 
 class _Lasso(NamedTuple):
@@ -213,7 +247,7 @@ class _Lasso(NamedTuple):
         """Steps from the interior directions `inside` (P, d), until the gap or rounding ends them."""
         cells = self.cells
         nothing = np.zeros((2, *inside.shape))
-        pull = self.loss.gradient(np.zeros(len(cells.features)))
+        pull = self.loss.gradient(np.zeros(len(cells.features)))  # R of no neurons
         end = self._end(nothing, pull, np.zeros((2, *cells.signs.shape)), 0)
         if not np.any(cells.pulled(pull)):
             return end
@@ -228,7 +262,7 @@ class _Lasso(NamedTuple):
             point, before = found, _relative_gap(end.objective, end.dual)
             end = self._better(end._replace(steps=step), point)
             gap = _relative_gap(end.objective, end.dual)
-            idle = 0 if gap < LITTLE * before else idle + 1
+            idle = 0 if gap < LITTLE * before or gap > LARGE else idle + 1
             if gap <= tolerance or idle > PATIENCE:
                 break
         return self._without_unused(end, tolerance)
@@ -249,48 +283,56 @@ class _Lasso(NamedTuple):
         weights = lengths[..., None] * inside
         # The product of (t, w) and (wd, -wd w / t) is mu (1, 0).
         bounds = (mu + np.sqrt(mu**2 + (2 * wd * lengths) ** 2)) / (2 * wd)
+        residual = self.loss.interior(self.loss.gradient(cells.fitted(weights)))
         return _Point(
             weights=weights,
             bounds=bounds,
             multipliers=mu / cells.margins(weights),
-            residual=self.loss.gradient(cells.fitted(weights)),
+            residual=residual,
+            walls=mu / self._room(residual),
             forces=-wd / bounds[..., None] * weights,
         )
 
     def _advance(self, equations: CellEquations, now: _Point) -> _Point | None:
         """One step; None if rounding leaves none to take."""
-        cells, side = self.cells, now.weights.shape[-1]
-        margins, fitted = cells.margins(now.weights), cells.fitted(now.weights)
+        cells, loss, side = self.cells, self.loss, now.weights.shape[-1]
+        margins, room, signs = cells.margins(now.weights), self._room(now.residual), loss.signs
         x, z = _cones(now.bounds, now.weights), _cones(self._decays(now), now.forces)
         nt = lorentz.scaling(x, z)
         axis, spread = nt.axis, 2 * nt.axis[:, 0] ** 2 - 1
         # W^-2 with the bounds eliminated.
         outer = axis[:, 1:, None] * axis[:, None, 1:] * (2 / spread)[:, None, None]
         blocks = ((np.eye(side) - outer) / nt.size[:, None, None]).reshape(2, -1, side, side)
-        ratios, curvature = now.multipliers / margins, self.loss.curvature(fitted)
+        ratios, wall_ratios = now.multipliers / margins, now.walls / room
+        stiffness = loss.stiffness + np.sum(wall_ratios, axis=0)
+        curvature = 1 / np.maximum(stiffness, loss.proximal())
         solve = equations.factor(blocks, ratios, curvature)
-        misfit = self.loss.gradient(fitted) - now.residual
+        misfit = cells.fitted(now.weights) - loss.targets - loss.stiffness * now.residual
+        misfit -= np.sum(signs * now.walls, axis=0)
         unbalanced = (
             cells.pulled(now.residual) - cells.margins_adjoint(now.multipliers) - now.forces
         )
-        total = unbalanced + cells.pulled(misfit)
 
         def direction(products: _Products) -> _Change:
-            """The change with center o (W dz + W^-1 dx) = -cones, s dm + m ds = -margins."""
+            """The change with center o (W dz + W^-1 dx) = -cones, s dm + m ds = -margins, and so on."""
             scaled = lorentz.quotient(nt.center, products.cones)
             target = nt.apply(scaled)
             push = np.matvec(blocks, target[:, 1:].reshape(now.weights.shape))
-            pressed = products.margins / margins
-            weights = solve(-push - total - cells.margins_adjoint(pressed))
+            pressed, walled = products.margins / margins, products.walls / room
+            shift = curvature * (misfit + np.sum(signs * walled, axis=0))
+            moved = unbalanced + cells.pulled(shift) + cells.margins_adjoint(pressed) + push
+            weights = solve(-moved)
             of_margins = cells.margins(weights)
             along = lorentz.row_dots(axis[:, 1:], weights.reshape(-1, side) + target[:, 1:])
             bounds = 2 * axis[:, 0] * along / spread - target[:, 0]
+            residual = curvature * cells.fitted(weights) + shift
             forces = -np.matvec(blocks, weights) - push
             change = _Point(
                 weights=weights,
                 bounds=bounds.reshape(now.bounds.shape),
                 multipliers=-pressed - ratios * of_margins,
-                residual=curvature * cells.fitted(weights) + misfit,
+                residual=residual,
+                walls=-walled + wall_ratios * signs * residual,
                 forces=forces,
             )
             z_scaled = nt.apply(_cones(np.zeros_like(now.bounds), forces))
@@ -298,38 +340,46 @@ class _Lasso(NamedTuple):
 
         def longest(change: _Change) -> float:
             both = np.concatenate([nt.center, nt.center])
-            cones = 1 / lorentz.largest_step(
-                both, np.concatenate([change.x_scaled, change.z_scaled])
+            cones = np.concatenate([change.x_scaled, change.z_scaled])
+            relative = (
+                -change.margins / margins,
+                -change.point.multipliers / now.multipliers,
+                signs * change.point.residual / room,
+                -change.point.walls / now.walls,
             )
-            of_margins = np.max(-change.margins / margins, initial=0.0)
-            of_multipliers = np.max(-change.point.multipliers / now.multipliers, initial=0.0)
-            return 1 / max(cones, of_margins, of_multipliers, 1e-300)
+            shortest = max(float(np.max(part, initial=1e-300)) for part in relative)
+            return 1 / max(1 / lorentz.largest_step(both, cones), shortest)
 
         def after(change: _Change, length: float) -> _Products:
+            point, center = change.point, nt.center
             return _Products(
                 lorentz.product(
-                    nt.center + length * change.x_scaled, nt.center + length * change.z_scaled
+                    center + length * change.x_scaled, center + length * change.z_scaled
                 ),
                 (margins + length * change.margins)
-                * (now.multipliers + length * change.point.multipliers),
+                * (now.multipliers + length * point.multipliers),
+                (room - length * signs * point.residual) * (now.walls + length * point.walls),
             )
 
-        products = _Products(lorentz.product(nt.center, nt.center), margins * now.multipliers)
-        mu = (np.sum(products.cones[:, 0]) + np.sum(products.margins)) / (len(x) + margins.size)
+        products = _Products(
+            lorentz.product(nt.center, nt.center), margins * now.multipliers, room * now.walls
+        )
+        degree = len(x) + margins.size + room.size
+        mu = (np.sum(products.cones[:, 0]) + sum(map(np.sum, products[1:]))) / degree
         change = direction(products)
         goal = (1 - min(1.0, longest(change))) ** 3 * mu
         second = lorentz.product(change.x_scaled, change.z_scaled)
         second[:, 0] -= goal
         crossed = change.margins * change.point.multipliers - goal
-        products = _Products(products.cones + second, products.margins + crossed)
+        walled = -signs * change.point.residual * change.point.walls - goal
+        products = products.plus(_Products(second, crossed, walled))
         change = direction(products)
         length = longest(change)
         for _ in range(CORRECTORS):
             if length >= 1:
                 break
             wanted = min(1.0, LONGER * length + LONGER_BY)
-            excess = _excess(after(change, wanted), goal)
-            corrected = _Products(*(a + b for a, b in zip(products, excess, strict=True)))
+            corrected = products.plus(_excess(after(change, wanted), goal))
             longer = direction(corrected)
             reached = longest(longer)
             if reached < length + WORTHWHILE * (wanted - length):
@@ -341,14 +391,17 @@ class _Lasso(NamedTuple):
         """The point after the step, shortened where rounding made it too long."""
         for _ in range(SHORTENINGS):
             moved = now.moved(length, change)
-            positive = np.all(moved.multipliers > 0) and np.all(
-                self.cells.margins(moved.weights) > 0
-            )
+            inside = self.cells.margins(moved.weights), self._room(moved.residual)
+            positive = all(np.all(p > 0) for p in (*inside, moved.multipliers, moved.walls))
             x, z = _cones(moved.bounds, moved.weights), _cones(self._decays(moved), moved.forces)
             if positive and lorentz.inside(x) and lorentz.inside(z):
                 return moved
             length *= SHORTER
         return None
+
+    def _room(self, residual: Array) -> Array:
+        """How far R is inside its box, like `limits`."""
+        return self.loss.limits - self.loss.signs * residual
 
     def _decays(self, point: _Point) -> Array:
         return np.full_like(point.bounds, self.weight_decay)
@@ -422,7 +475,7 @@ def _excess(products: _Products, goal: float) -> _Products:
     axis = cones[:, 1:] / np.where(length > 0, length, 1)[:, None]
     above, below = off(cones[:, 0] + length), off(cones[:, 0] - length)
     of_cones = np.column_stack([(above + below) / 2, axis * ((above - below) / 2)[:, None]])
-    return _Products(of_cones, off(products.margins))
+    return _Products(of_cones, off(products.margins), off(products.walls))
 
 
 def _cones(bounds: Array, weights: Array) -> Array:
