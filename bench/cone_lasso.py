@@ -1,8 +1,8 @@
-"""Training over sampled hyperplane patterns: our splitting method, CVXPY + Clarabel, and pyscnn.
+"""Training over sampled hyperplane patterns: our two methods, CVXPY + Clarabel, and pyscnn.
 
-    python -m bench.cone_lasso [--problems small breast-cancer synthetic] [--patterns 500]
-                               [--weight-decay 1.0] [--tolerances 1e-3 1e-4] [--repeats 3]
-                               [--cvxpy] [--pyscnn PYTHON]
+    python -m bench.cone_lasso [--problems small breast-cancer synthetic] [--patterns 100]
+                               [--weight-decay 1.0] [--tolerances 1e-4 1e-6] [--repeats 3]
+                               [--splitting] [--cvxpy] [--pyscnn PYTHON] [--limit 600]
 
 Run it from the project's root. All methods minimise the same thing over the same patterns: the program
 of Ergen and Pilanci (2023), eq. (7), with the squared loss 1/2 |.|^2 and ReLU. `small` is Gaussian
@@ -15,24 +15,28 @@ Everything that is printed is computed here, in NumPy, from the weights that a m
   rows of X of length one: what it may have gained by leaving the cells;
 - `network`: the training objective of the network that the blocks are (Proposition II.1), and `refit`
   the same after `jaxcvxnn.refit`: both are upper bounds on the optimum of training;
-- `lower`: a lower bound on the program by duality, from our method's residual and multipliers, and
+- `lower`: a lower bound on the program by duality, from our methods' residuals and multipliers, and
   `gap` = (program - lower) / lower with the best of them. Up to rounding, and of this program only: at
   these ranks nothing useful can be proven about networks with other patterns.
 
-Our time is the median of `--repeats` runs after a first, factorisation inside, compilation outside.
-CVXPY's is that of one `solve`, with its own compilation; it is run on `small`, and on others with
-`--cvxpy`. pyscnn needs torch, so it runs in the interpreter PYTHON, where both are installed, in
-float32 with its tolerances set to ours; its time is that of its solver.
+`interior` is `solve_cone_lasso`; `splitting` is `split_cone_lasso`, on `small`, and on others with
+`--splitting`. Our times are medians of `--repeats` runs after a first, factorisations inside,
+compilation outside. CVXPY's is that of one `solve`, with its own compilation, on `small`, and on others
+with `--cvxpy`. pyscnn needs torch, so it runs in the interpreter PYTHON, where both are installed, in
+float32 with its tolerances set to ours; its time is that of its solver. A rival that has not ended
+after `--limit` seconds is stopped, and its row says so.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import multiprocessing
 import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +44,7 @@ import jax
 import numpy as np
 
 from jaxcvxnn import TrainingProblem
+from jaxcvxnn.cone_lasso_optimum import solve_cone_lasso
 from jaxcvxnn.networks import TwoLayerReLU
 from jaxcvxnn.programs.cone_lasso import ConeGroupLasso
 from jaxcvxnn.programs.cone_lasso_splitting import ConeLassoSplitting, split_cone_lasso
@@ -82,11 +87,11 @@ class Instance(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a method returns: weights (2, P, d), and a lower bound where it has one."""
+    """What a method returns: weights (2, P, d), or none in time, and a lower bound where it has one."""
 
     method: str
     seconds: float
-    weights: np.ndarray
+    weights: np.ndarray | None
     lower: float
     note: str
 
@@ -129,19 +134,35 @@ def instance(name: str, count: int, weight_decay: float) -> Instance:
 # Methods
 
 
-def ours(at: Instance, tolerance: float, repeats: int) -> Result:
-    problem = TrainingProblem(at.X, at.y, at.weight_decay)
-    program = ConeGroupLasso(patterns=at.patterns)
+def interior(at: Instance, tolerance: float, repeats: int) -> Result:
+    problem, program = TrainingProblem(at.X, at.y, at.weight_decay), ConeGroupLasso(at.patterns)
+
+    def run() -> Any:
+        return solve_cone_lasso(problem, program, tolerance=tolerance)
+
+    return _ours(at, f"interior {tolerance:g}", run, repeats)
+
+
+def splitting(at: Instance, tolerance: float, repeats: int) -> Result:
+    problem, program = TrainingProblem(at.X, at.y, at.weight_decay), ConeGroupLasso(at.patterns)
     settings = ConeLassoSplitting(tolerance=tolerance, max_steps=MAX_STEPS)
-    found, times = jax.block_until_ready(split_cone_lasso(problem, program, settings)), []
+
+    def run() -> Any:
+        return jax.block_until_ready(split_cone_lasso(problem, program, settings))
+
+    return _ours(at, f"splitting {tolerance:g}", run, repeats)
+
+
+def _ours(at: Instance, method: str, run: Callable[[], Any], repeats: int) -> Result:
+    found, times = run(), []
     for _ in range(repeats):
         begun = time.perf_counter()
-        found = jax.block_until_ready(split_cone_lasso(problem, program, settings))
+        found = run()
         times.append(time.perf_counter() - begun)
     parts = found.weights[0], found.residual[:, 0], found.multipliers[0]
     weights, residual, multipliers = map(np.asarray, parts)
     return Result(
-        f"jaxcvxnn {tolerance:g}",
+        method,
         statistics.median(times),
         weights,
         lower_bound(at, residual, multipliers),
@@ -149,7 +170,18 @@ def ours(at: Instance, tolerance: float, repeats: int) -> Result:
     )
 
 
-def with_cvxpy(at: Instance) -> Result:
+def with_cvxpy(at: Instance, limit: float) -> Result:
+    method = "CVXPY + Clarabel"
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        waiting = pool.apply_async(_cvxpy, (at,))
+        try:
+            weights, seconds, note = waiting.get(limit)
+        except multiprocessing.TimeoutError:
+            return _too_late(method, limit)
+    return Result(method, seconds, weights, -np.inf, note)
+
+
+def _cvxpy(at: Instance) -> tuple[np.ndarray, float, str]:
     import cvxpy as cp
 
     blocks = [cp.Variable((at.X.shape[1], len(at.patterns))) for _ in range(2)]
@@ -162,20 +194,28 @@ def with_cvxpy(at: Instance) -> Result:
     begun = time.perf_counter()
     problem.solve(solver="CLARABEL")
     seconds = time.perf_counter() - begun
-    weights = np.stack([np.asarray(w.value).T for w in blocks])
-    return Result("CVXPY + Clarabel", seconds, weights, -np.inf, str(problem.status))
+    return np.stack([np.asarray(w.value).T for w in blocks]), seconds, str(problem.status)
 
 
-def with_pyscnn(at: Instance, tolerance: float, python: str) -> Result:
+def with_pyscnn(at: Instance, tolerance: float, python: str, limit: float) -> Result:
+    method = f"pyscnn AL {tolerance:g}"
     with tempfile.TemporaryDirectory() as folder:
         given, found = Path(folder) / "given.npz", Path(folder) / "found.npz"
         numbers = {"weight_decay": np.array(at.weight_decay), "tolerance": np.array(tolerance)}
         kept: dict[str, Any] = {"X": at.X, "y": at.y, "gates": at.gates, **numbers}
         np.savez(given, **kept)
-        subprocess.run([python, "-c", PYSCNN, given, found], check=True, capture_output=True)
+        command = [python, "-c", PYSCNN, given, found]
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=limit)
+        except subprocess.TimeoutExpired:
+            return _too_late(method, limit)
         with np.load(found) as arrays:
             weights, seconds = arrays["weights"], float(arrays["seconds"])
-    return Result(f"pyscnn AL {tolerance:g}", seconds, weights, -np.inf, "float32")
+    return Result(method, seconds, weights, -np.inf, "float32")
+
+
+def _too_late(method: str, limit: float) -> Result:
+    return Result(method, limit, None, -np.inf, f"no answer within {limit:g} s")
 
 
 # ----------------------------------------------------------------------
@@ -225,35 +265,47 @@ def training_objective(at: Instance, network: Any) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--problems", nargs="+", choices=list(PROBLEMS), default=list(PROBLEMS))
-    parser.add_argument("--patterns", type=int, default=500)
+    parser.add_argument("--patterns", type=int, default=100)
     parser.add_argument("--weight-decay", type=float, default=1.0)
-    parser.add_argument("--tolerances", type=float, nargs="+", default=[1e-3, 1e-4])
+    parser.add_argument("--tolerances", type=float, nargs="+", default=[1e-4, 1e-6])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--splitting", action="store_true")
     parser.add_argument("--cvxpy", action="store_true")
     parser.add_argument("--pyscnn", metavar="PYTHON")
+    parser.add_argument("--limit", type=float, default=600, metavar="SECONDS")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     for name in options.problems:
         count = 40 if name == "small" else options.patterns
         at = instance(name, count, options.weight_decay)
-        found = [ours(at, tolerance, options.repeats) for tolerance in options.tolerances]
+        found = [interior(at, tolerance, options.repeats) for tolerance in options.tolerances]
+        if name == "small" or options.splitting:
+            found += [splitting(at, tolerance, options.repeats) for tolerance in options.tolerances]
         if name == "small" or options.cvxpy:
-            found.append(with_cvxpy(at))
+            found.append(with_cvxpy(at, options.limit))
         if options.pyscnn:
-            found += [with_pyscnn(at, t, options.pyscnn) for t in options.tolerances]
-        problem = TrainingProblem(at.X, at.y, at.weight_decay)
+            found += [
+                with_pyscnn(at, tolerance, options.pyscnn, options.limit)
+                for tolerance in options.tolerances
+            ]
         lower = max(result.lower for result in found)
         print(f"{name}: X {at.X.shape}, {len(at.patterns)} patterns, lower {lower:.7g}")
         for result in found:
-            value, network = objective(at, result.weights), network_of(result.weights)
-            refitted = training_objective(at, refit(problem, network, 1e-8).network)
-            print(
-                f"  {result.method:18s} {result.seconds:8.2f} s  program {value:.7g}  "
-                f"gap {value / lower - 1:.1e}  violation {violation(at, result.weights):.1e}  "
-                f"network {training_objective(at, network):.7g}  refit {refitted:.7g}  "
-                f"{result.note}",
-                flush=True,
-            )
+            print(f"  {row(at, result, lower)}", flush=True)
+
+
+def row(at: Instance, result: Result, lower: float) -> str:
+    """What the judge says of one result."""
+    if result.weights is None:
+        return f"{result.method:18s} {result.note}"
+    value, network = objective(at, result.weights), network_of(result.weights)
+    problem = TrainingProblem(at.X, at.y, at.weight_decay)
+    refitted = training_objective(at, refit(problem, network, 1e-8).network)
+    return (
+        f"{result.method:18s} {result.seconds:8.2f} s  program {value:.7g}  "
+        f"gap {value / lower - 1:.1e}  violation {violation(at, result.weights):.1e}  "
+        f"network {training_objective(at, network):.7g}  refit {refitted:.7g}  {result.note}"
+    )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from jaxcone import Status
 from ..losses import AbstractLoss
 from ..problem import TrainingProblem
 from .cone_lasso import ConeGroupLasso, ConeLassoData, lengths
-from .cone_lasso_conic import margin_lengths
 from .gates import Gates, GatesFactor
 
 # A penalty changes where its primal and dual residuals differ by more than the square of this, and by
@@ -31,6 +30,9 @@ from .gates import Gates, GatesFactor
 CLEAR_IMBALANCE, LARGEST_CHANGE, SETTLING = 2.0, 10.0, 2000.0
 # The penalty on an exact fit, in units of the other: measured, as without a loss z never moves.
 EXACT_FIT = 30.0
+# The length of the margins' rows, which divides one penalty between margins and norms. Measured: with
+# shorter rows the margins settle late where samples are many, with longer ones the norms do.
+MARGIN = 0.75
 # The sum of norms, in units of what the largest target needs, beyond which there is no exact fit.
 INFEASIBLE = 1e6
 
@@ -328,7 +330,8 @@ def _equilibrated(
     gates = data.gates
     longest = jnp.max(jnp.linalg.norm(gates.features, axis=1))
     unit = 1 / jnp.where(longest > 0, longest, 1)
-    rows = margin_lengths(gates.rows)
+    size = jnp.linalg.norm(gates.rows, axis=1)
+    rows = jnp.where(size > 0, MARGIN / jnp.where(size > 0, size, 1), 1)
     scaled = Gates(unit * gates.features, rows[:, None] * gates.rows, gates.slopes, gates.signs)
     decay = jnp.ones_like(data.weight_decay) if data.interpolate else data.weight_decay
     loss = _ExactFit() if data.interpolate else data.loss
