@@ -249,7 +249,7 @@ class _Lasso(NamedTuple):
         nothing = np.zeros((2, *inside.shape))
         pull = self.loss.gradient(np.zeros(len(cells.features)))  # R of no neurons
         end = self._end(nothing, pull, np.zeros((2, *cells.signs.shape)), 0)
-        if not np.any(cells.pulled(pull)):
+        if _relative_gap(end.objective, end.dual) <= tolerance:
             return end
         point, idle = self._start(np.stack([inside, inside]), pull), 0
         for step in range(1, max_steps + 1):
