@@ -44,7 +44,8 @@ class Cells(NamedTuple):
     @classmethod
     def of(cls, gates: Gates) -> "Cells":
         """Those of the rows that constrain anything."""
-        features, rows, slopes, signs = (np.asarray(a, np.float64) for a in vars(gates).values())
+        parts = gates.features, gates.rows, gates.slopes, gates.signs
+        features, rows, slopes, signs = (np.asarray(a, np.float64) for a in parts)
         lengths = np.linalg.norm(rows, axis=1)
         alive = lengths > 0
         return cls(features, rows[alive] / lengths[alive, None], slopes, signs[:, alive])

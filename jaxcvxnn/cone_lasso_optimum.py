@@ -53,7 +53,7 @@ class ConeLassoOptimum(eqx.Module):
     are nonnegative and those of the margins S_i G w_i, `residual` (n, c) is in the domain of L*: with
     both `dual_objective` is at most the value of this program, up to rounding; the residual is for
     `certify_residual`. `violation` is the norm of the margins' negative part, rows of length one,
-    over |w|. Over several outputs values and steps are added; the worst status counts.
+    over |w|. Over several outputs values and steps are added, and the status is that of the sum's gap.
     """
 
     weights: Float[np.ndarray, "c 2 p d"]
@@ -241,6 +241,7 @@ class _Lasso(NamedTuple):
     loss: _Loss
     weight_decay: float
 
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # points not inside are refused
     def run(
         self, equations: CellEquations, inside: Array, tolerance: float, max_steps: int
     ) -> _End:
