@@ -63,6 +63,12 @@ class Clock:
             self.stopped = "interrupted"
             return None
 
+    def finish(self, name: str, work: Callable[[], Any]) -> Any:
+        """What `work` returns, timed; it is short, and after a Ctrl-C it is begun again."""
+        with self.stage(name):
+            return work()
+        return work()
+
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time what is inside, and let a Ctrl-C end it."""

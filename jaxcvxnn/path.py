@@ -368,16 +368,18 @@ def _by_spectrahedron(
             solved.append(solve_from(here, before, TOLERANCE, share, report))
             if share.stopped == "interrupted":
                 clock.stopped = "interrupted"
-    with clock.stage("round"):
-        networks = [
-            heaviest(narrowest(here, one.found, TOLERANCE), width)
-            for here, one in zip(problems, solved, strict=True)
-        ]
-    with clock.stage("certify"):
-        proofs = [
+    pairs = list(zip(problems, solved, strict=True))
+    networks = clock.finish(
+        "round",
+        lambda: [heaviest(narrowest(here, one.found, TOLERANCE), width) for here, one in pairs],
+    )
+    proofs = clock.finish(
+        "certify",
+        lambda: [
             best_proof(here, network, one.found)
-            for here, network, one in zip(problems, networks, solved, strict=True)
-        ]
+            for (here, one), network in zip(pairs, networks, strict=True)
+        ],
+    )
     statuses = [
         "solved" if _gap(here, network, proof) <= TOLERANCE else one.ended
         for here, network, proof, one in zip(problems, networks, proofs, solved, strict=True)

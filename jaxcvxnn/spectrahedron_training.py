@@ -48,11 +48,9 @@ def train_spectrahedron(
     tolerance = TOLERANCE if tolerance is None else tolerance
     with clock.stage("solve"):
         solved = solve_from(exact, None, tolerance, clock, report_steps(progress, "solve"))
-    with clock.stage("round"):
-        whole = narrowest(exact, solved.found, tolerance)
-        network = heaviest(whole, width)
-    with clock.stage("certify"):
-        proof = best_proof(exact, network, solved.found)
+    whole = clock.finish("round", lambda: narrowest(exact, solved.found, tolerance))
+    network = heaviest(whole, width)
+    proof = clock.finish("certify", lambda: best_proof(exact, network, solved.found))
     upper = float(exact.objective(network))
     reached = relative_gap(proof.lower_bound, upper) <= tolerance
     return TrainingResult(

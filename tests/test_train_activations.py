@@ -1,5 +1,7 @@
 """`train` and `certify` for other activations than ReLU."""
 
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -143,6 +145,31 @@ def test_a_time_limit_leaves_a_valid_pair(rng):
     result = train(X, Y, 1e-4, activation="polynomial", bias=True, tolerance=1e-15, time_limit=1e-3)
     assert result.status == "time_limit"
     assert result.lower_bound <= result.upper_bound
+
+
+@pytest.mark.parametrize("stage", ["narrowest", "best_proof"])
+def test_an_interrupt_while_it_rounds_or_certifies_loses_nothing(rng, monkeypatch, stage):
+    X, Y = rng.normal(size=(40, 8)), rng.normal(size=40)
+    problem = TrainingProblem(X, Y, 0.1, activation="polynomial")
+    undisturbed = train(X, Y, 0.1, activation="polynomial")
+    for name in ("path", "spectrahedron_training"):
+        module = sys.modules[f"jaxcvxnn.{name}"]
+        work, calls = getattr(module, stage), []
+
+        def interrupted(*arguments, work=work, calls=calls):
+            calls.append(1)
+            if len(calls) == 1:
+                raise KeyboardInterrupt
+            return work(*arguments)
+
+        monkeypatch.setattr(module, stage, interrupted)
+    found = train(X, Y, 0.1, activation="polynomial")
+    assert (found.lower_bound, found.upper_bound) == (
+        undisturbed.lower_bound,
+        undisturbed.upper_bound,
+    )
+    (point,) = path(problem, [0.1])
+    assert point.lower_bound <= point.upper_bound <= undisturbed.upper_bound * (1 + 1e-6)
 
 
 def test_programs_and_activations_that_do_not_fit(rng):
