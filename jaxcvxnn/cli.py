@@ -99,13 +99,6 @@ def _parser() -> argparse.ArgumentParser:
         "these, else columns up to rank 6 (default)",
     )
     train.add_argument(
-        "--activation",
-        choices=("relu", "leaky_relu", "absolute", "polynomial"),
-        default="relu",
-        help="of the hidden neurons; polynomial: 0.09 t^2 + 0.5 t + 0.47, which is trained to the "
-        "global optimum whatever the data (default relu)",
-    )
-    train.add_argument(
         "--out", metavar="MODEL.npz", help="write the network there, for predict and load_network"
     )
     train.add_argument(
@@ -221,6 +214,13 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
         "--drop",
         metavar="COLUMNS",
         help="names or indices of columns to leave out, separated by commas",
+    )
+    parser.add_argument(
+        "--activation",
+        choices=("relu", "leaky_relu", "absolute", "polynomial"),
+        default="relu",
+        help="of the hidden neurons; polynomial: 0.09 t^2 + 0.5 t + 0.47, which is trained to the "
+        "global optimum whatever the data (default relu)",
     )
     parser.add_argument("--bias", action="store_true", help="give the hidden neurons biases")
     parser.add_argument(
@@ -369,7 +369,8 @@ def _path(arguments: argparse.Namespace) -> int:
         with _user_input():
             X, Y, scaling = _arrays(arguments, table)
             decays = arguments.weight_decays
-            problems = [TrainingProblem(X, Y, decay, bias=arguments.bias) for decay in decays]
+            settings = {"bias": arguments.bias, "activation": arguments.activation}
+            problems = [TrainingProblem(X, Y, decay, **settings) for decay in decays]
         print(_describe(arguments, table), flush=True)
         started = time.perf_counter()
         with _progress(arguments.quiet) as progress:

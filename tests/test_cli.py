@@ -12,7 +12,7 @@ import pytest
 
 from jaxcvxnn import PathPoint, RegularizationPath
 from jaxcvxnn.cli import main
-from jaxcvxnn.networks import TwoLayerReLU
+from jaxcvxnn.networks import PolynomialNetwork, TwoLayerReLU
 from jaxcvxnn.problem import TrainingProblem
 from jaxcvxnn.storage import load_network, save_network
 from jaxcvxnn.train import choose_program
@@ -380,6 +380,10 @@ def test_polynomials_from_training_to_certificate(flowers, tmp_path, capsys):
     assert run_main("predict", out, flowers, "--out", tmp_path / "predicted.csv") == 0
     assert run_main("train", flowers, *options, "--program", "columns") != 0
     assert "does not take the activation" in capsys.readouterr().err
+    assert run_main("path", flowers, *options, "--weight-decays", "1,0.1", "--out", tmp_path) == 0
+    network, _ = load_network(tmp_path / "weight_decay_0.1.npz")
+    assert isinstance(network, PolynomialNetwork)
+    assert run_main("certify", tmp_path / "weight_decay_0.1.npz", flowers) == 0
 
 
 def test_certify_weights_from_elsewhere(flowers, tmp_path, capsys):
