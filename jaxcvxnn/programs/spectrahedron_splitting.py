@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Int
 from jaxcone import Status, after, anderson, norm, project_psd
 
 from ..convolution import ConvolutionalProblem
-from ..losses import Squared
+from ..losses import AbstractLoss, Squared
 from ..problem import TrainingProblem
 from ..products import dot
 from .quadratic_forms import AbstractForms, compress
@@ -50,14 +50,15 @@ class SpectrahedronSplitting(eqx.Module):
     - `max_steps`: steps at most; rounded up to whole blocks.
     - `check_every`: steps between two looks at the gap (static).
     - `relaxation`: in (0, 2); above 1 is over-relaxation.
-    - `memory`: vectors in Anderson acceleration (static); 0 switches it off.
+    - `memory`: vectors in Anderson acceleration (static); 0 switches it off. By default 10 for the
+      squared loss, else 30.
     """
 
     tolerance: float | Float[Array, ""] | None = None
     max_steps: int | Int[Array, ""] = 20000
     check_every: int = eqx.field(static=True, default=25)
     relaxation: float | Float[Array, ""] = 1.6
-    memory: int = eqx.field(static=True, default=10)
+    memory: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
         for name, low, high, expected in (
@@ -71,6 +72,12 @@ class SpectrahedronSplitting(eqx.Module):
             known = isinstance(value, int | float | np.ndarray | np.generic)
             if known and not low < float(value) < high:
                 raise ValueError(f"SpectrahedronSplitting: {name} must be {expected}; got {value}.")
+
+    def memory_for(self, loss: AbstractLoss) -> int:
+        """The memory in force: other losses than the squared one converge more slowly."""
+        if self.memory is None:
+            return 10 if isinstance(loss, Squared) else 30
+        return self.memory
 
     def tolerance_for(self, dtype: Any) -> Float[Array, ""]:
         """The tolerance in force for arrays of this dtype."""
@@ -298,9 +305,10 @@ def _begin(
     own = first_point(prepared, weight_decay)
     point = own if start is None else _moved(start, own, prepared)
     flat, _ = ravel_pytree((point.matrices, point.outputs))
+    memory = settings.memory_for(samples.loss)
     return State(
         point=point,
-        acceleration=anderson.start(flat, settings.memory) if settings.memory else None,
+        acceleration=anderson.start(flat, memory) if memory else None,
         matrices=jnp.zeros_like(own.matrices),
         objective=jnp.asarray(jnp.inf, dtype),
         residual=jnp.zeros_like(samples.targets),
