@@ -33,6 +33,10 @@ from .columns import (
     certify_residual as certify_residual,
     generate_columns as generate_columns,
 )
+from .cone_lasso_optimum import (
+    ConeLassoOptimum as ConeLassoOptimum,
+    solve_cone_lasso as solve_cone_lasso,
+)
 from .convolution import (
     ConvolutionalPolynomialNetwork as ConvolutionalPolynomialNetwork,
     ConvolutionalProblem as ConvolutionalProblem,

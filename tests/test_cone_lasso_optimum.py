@@ -2,6 +2,7 @@
 
 import math
 
+import chex
 import cvxpy as cp
 import jax
 import numpy as np
@@ -64,6 +65,8 @@ def test_all_patterns_are_the_global_optimum(rng, slope):
     found = optimum(problem, program, tolerance=1e-9)
     network = cone_lasso_network(problem, found)
     np.testing.assert_allclose(problem.objective(network), found.objective, rtol=1e-12)
+    with jax.enable_x64(False):
+        chex.assert_trees_all_equal(cone_lasso_network(problem, found), network)
     lower = certify_residual(problem, found.residual).lower_bound
     assert found.objective * (1 - 2e-8) <= lower <= found.objective
     assert found.objective >= found.dual_objective

@@ -72,7 +72,8 @@ class ConeGroupLasso(AbstractTrainingProgram[ConeLassoData, ConeLassoSolution]):
 
     Several outputs are c programs of one output each, which is training with |v_j|_1 in place of
     |v_j|_2 (eq. 31). As a cone program it takes the squared loss, and with `interpolate` every
-    regression loss; `split_cone_lasso` takes all losses that are sums over outputs.
+    regression loss; `solve_cone_lasso` is for data of some size, and `split_cone_lasso` takes all
+    losses that are sums over outputs.
 
     **Arguments:**
 
@@ -203,11 +204,19 @@ def cone_lasso_network(problem: TrainingProblem, solution: Any) -> AbstractTwoLa
     cell, the network's outputs are the fitted ones and its `cone_lasso_objective` is the program's
     value.
 
-    **Arguments:** what was solved, and a `ConeLassoSolution` or a `ConeLassoSplit`.
+    **Arguments:** what was solved, and a `ConeLassoSolution`, `ConeLassoSplit` or `ConeLassoOptimum`,
+    of which the last one's network is in float64, whatever JAX's precision.
     """
     weights = solution.weights
+    if isinstance(weights, np.ndarray):
+        with jax.enable_x64(True):
+            return jax.tree.map(np.asarray, _network(problem, jnp.asarray(weights), solution.norm))
+    return _network(problem, weights, solution.norm)
+
+
+def _network(problem: TrainingProblem, weights: Array, norm: float) -> AbstractTwoLayer:
     outputs, _, cells, features = weights.shape
-    roots = jnp.sqrt(lengths(weights, solution.norm))
+    roots = jnp.sqrt(lengths(weights, norm))
     first = weights / jnp.where(roots > 0, roots, 1)[..., None]
     signed = roots * jnp.array([1, -1], roots.dtype)[:, None]
     second = signed[..., None] * jnp.eye(outputs, dtype=roots.dtype)[:, None, None, :]
