@@ -14,9 +14,11 @@ import pytest
 from jaxcone import Status
 from jaxcvxnn import (
     ConeGroupLasso,
+    ConeLassoSplitting,
     CopositiveRelaxation,
     ExactPlanar,
     NeuralSpectrahedron,
+    SpectrahedronSplitting,
     TrainingProblem,
     balance,
     certify_polynomial_residual,
@@ -26,7 +28,10 @@ from jaxcvxnn import (
     generate_columns,
     planar_network,
     solve,
+    solve_cone_lasso,
     spectrahedron_network,
+    spectrahedron_path,
+    split_cone_lasso,
     train,
 )
 
@@ -37,24 +42,73 @@ SAMPLES = 5
 
 
 class Entry(NamedTuple):
-    """A program, the activation it is tried with, and how a solution becomes a network."""
+    """How a problem is solved at several weight decays, the activation it is tried with, and how a
+    solution becomes a network."""
 
-    program: Any
+    solutions: Any
     activation: str
     network: Any
 
 
+def by(program):
+    """`solve` under jit, and under vmap over weight decays."""
+
+    def solutions(problem, weight_decays):
+        data = jax.tree.map(jnp.asarray, program.data(problem))
+
+        @jax.jit
+        @jax.vmap
+        def lanes(weight_decay):
+            there = eqx.tree_at(lambda d: d.weight_decay, data, weight_decay)
+            return solve(there, program)
+
+        return lanes_of(lanes(jnp.asarray(weight_decays)), weight_decays)
+
+    return solutions
+
+
+def one_by_one(method):
+    """Of a method on the host."""
+
+    def solutions(problem, weight_decays):
+        return [method(at(problem, weight_decay)) for weight_decay in weight_decays]
+
+    return solutions
+
+
+def along_the_path(problem, weight_decays):
+    settings = SpectrahedronSplitting(tolerance=1e-9)
+    problem = jax.tree.map(jnp.asarray, problem)
+    found = jax.jit(lambda p: spectrahedron_path(p, weight_decays, settings).solutions)(problem)
+    return lanes_of(found, weight_decays)
+
+
+def lanes_of(found, weight_decays):
+    return [lane(found, k) for k in range(len(weight_decays))]
+
+
+def at(problem, weight_decay):
+    return eqx.tree_at(lambda p: p.weight_decay, problem, np.asarray(weight_decay))
+
+
+def polynomial_network(problem, found):
+    return spectrahedron_network(problem, found.positive, found.negative, tolerance=1e-9)
+
+
+def split(problem):
+    return split_cone_lasso(problem, settings=ConeLassoSplitting(tolerance=1e-8))
+
+
 TABLE = {
-    "planar": Entry(ExactPlanar(), "relu", lambda _, found: balance(planar_network(found))),
-    "copositive": Entry(CopositiveRelaxation(), "relu", copositive_network),
-    "cone group lasso": Entry(ConeGroupLasso(), "absolute", cone_lasso_network),
-    "spectrahedra": Entry(
-        NeuralSpectrahedron(),
-        "polynomial",
-        lambda problem, found: spectrahedron_network(
-            problem, found.positive, found.negative, tolerance=1e-9
-        ),
+    "planar": Entry(by(ExactPlanar()), "relu", lambda _, found: balance(planar_network(found))),
+    "copositive": Entry(by(CopositiveRelaxation()), "relu", copositive_network),
+    "cone group lasso": Entry(by(ConeGroupLasso()), "absolute", cone_lasso_network),
+    "cone group lasso, interior": Entry(
+        one_by_one(solve_cone_lasso), "leaky_relu", cone_lasso_network
     ),
+    "cone group lasso, split": Entry(one_by_one(split), "relu", cone_lasso_network),
+    "spectrahedra": Entry(by(NeuralSpectrahedron()), "polynomial", polynomial_network),
+    "spectrahedra, split": Entry(along_the_path, "polynomial", polynomial_network),
 }
 
 
@@ -75,18 +129,9 @@ def optimum(problem):
 def test_value_network_and_certificate_at_every_weight_decay(entry, rng):
     X, y = rng.standard_normal((SAMPLES, 2)), rng.standard_normal(SAMPLES)
     problem = TrainingProblem(X, y, activation=entry.activation)
-    data = jax.tree.map(jnp.asarray, entry.program.data(problem))
-
-    @jax.jit
-    @jax.vmap
-    def lanes(weight_decay):
-        there = eqx.tree_at(lambda d: d.weight_decay, data, weight_decay)
-        return solve(there, entry.program)
-
-    found = lanes(jnp.asarray(DECAYS))
-    for k, weight_decay in enumerate(DECAYS):
-        here = TrainingProblem(X, y, weight_decay, activation=entry.activation)
-        one, best = lane(found, k), optimum(here)
+    for weight_decay, one in zip(DECAYS, entry.solutions(problem, DECAYS), strict=True):
+        here = at(problem, weight_decay)
+        best = optimum(here)
         assert one.status == Status.solved
         value = float(one.objective)
         np.testing.assert_allclose(value, best.upper_bound, rtol=1e-6)
@@ -101,13 +146,15 @@ def test_value_network_and_certificate_at_every_weight_decay(entry, rng):
         np.testing.assert_allclose(bound, value, rtol=1e-4)
 
 
-@pytest.mark.parametrize("entry", TABLE.values(), ids=TABLE.keys())
-def test_what_a_program_does_not_take_is_refused(entry):
+@pytest.mark.parametrize("name", TABLE)
+def test_what_a_program_does_not_take_is_refused(name):
+    entry = TABLE[name]
     X, labels = np.eye(3)[:, :2], np.array([0, 1, 1])
     other = "relu" if entry.activation == "polynomial" else "polynomial"
     with pytest.raises(ValueError):
-        solve(TrainingProblem(X, labels, activation=other), entry.program)
+        entry.solutions(TrainingProblem(X, labels, activation=other), DECAYS)
+    if name == "spectrahedra, split":  # it takes all losses
+        return
     with pytest.raises(ValueError):
-        solve(
-            TrainingProblem(X, labels, loss="softmax", activation=entry.activation), entry.program
-        )
+        problem = TrainingProblem(X, labels, loss="softmax", activation=entry.activation)
+        entry.solutions(problem, DECAYS)
