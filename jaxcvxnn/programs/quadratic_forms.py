@@ -175,15 +175,6 @@ class QuadraticForms(AbstractForms):
     def matrices(self, vectors):
         return jax.vmap(smat)(vectors)
 
-    def kernel(self) -> Float[Array, "n n"]:
-        """<F_i, F_j>, of the parts orthogonal to G."""
-        phi, inner = self.activation, dot(self.features, self.features.T)
-        full = phi.a**2 * inner**2 + phi.b**2 / 2 * inner + phi.c**2
-        if self.square:
-            return full
-        along = phi.a * jnp.sum(self.features**2, axis=1) - phi.c
-        return full - along[:, None] * along / self.side
-
 
 class PooledForms(AbstractForms):
     """The forms of a convolutional network, one matrix per pool and output (g, c, s, s).
