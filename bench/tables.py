@@ -140,13 +140,14 @@ def _copositive(data: jaxcvxnn.CopositiveData):
 
 def copositive(task: Task) -> Found:
     """The copositive relaxation over all patterns, which is exact for data of a plane."""
-    problem = task.problem
+    problem, begun = task.problem, time.perf_counter()
     with jax.enable_x64(True):
         data = jax.tree.map(jnp.asarray, jaxcvxnn.CopositiveRelaxation().data(problem))
-        found = _copositive(data)
+        found = jax.block_until_ready(_copositive(data))
+    alone = time.perf_counter() - begun
     bound = jaxcvxnn.certify_residual(problem, found.residual).lower_bound
     network = jaxcvxnn.copositive_network(problem, found)
-    note = f"{len(data.patterns)} patterns, {network.width} neurons"
+    note = f"{len(data.patterns)} patterns, {network.width} neurons, {alone:.2f} s without these"
     return Found(_objective(task, network), bound, note)
 
 
