@@ -23,24 +23,23 @@ from jaxcone import Status
 
 from . import lorentz
 from .cell_equations import CellEquations, Cells
+from .columns import relative_gap
+from .interior_steps import take_step, without_unused
 from .losses import AbstractLoss
 from .pattern_cones import NO_INTERIOR, interior_direction
 from .problem import TrainingProblem, in_float64
 from .programs.cone_lasso import ConeGroupLasso, ConeLassoData
+from .quadratic_loss import QuadraticLoss
 
 Array = NDArray[np.float64]
 
-# The part of the way to the boundary that a step may take.
-TO_BOUNDARY = 0.99
-# The size of the first outputs, in units of the loss's gradient at zero, and of the first R in its box.
-FIRST_SIZE, INTERIOR = 3.0, 0.7
-# Where k is 0, the curvature of a proximal term about each R, in the units of B over R.
-PROXIMAL = 1e-2
+# The size of the first outputs, in units of the loss's gradient at zero.
+FIRST_SIZE = 3.0
+# The proximal term of `QuadraticLoss.ridge`.
+RIDGE = 1e-2
 # Correctors after Mehrotra's; they aim at steps longer by a factor and a summand, want products within
 # this factor of their mean, and are kept while they reach this part of what they aim at.
 CORRECTORS, LONGER, LONGER_BY, SPREAD, WORTHWHILE = 2, 1.1, 0.1, 10.0, 0.1
-# Where rounding made a step too long, it is shortened by this factor, so often.
-SHORTER, SHORTENINGS = 0.7, 20
 # Steps in a row that did not make the gap a little smaller, after which rounding is the limit. Not
 # while the relative gap is large, as it takes a while until the dual point is worth something.
 PATIENCE, LITTLE, LARGE = 8, 0.99, 0.5
@@ -69,7 +68,7 @@ class ConeLassoOptimum(eqx.Module):
     @property
     def relative_gap(self) -> float:
         """(objective - dual_objective) / |objective|."""
-        return _relative_gap(self.objective, self.dual_objective)
+        return relative_gap(self.dual_objective, self.objective)
 
 
 def solve_cone_lasso(
@@ -107,7 +106,7 @@ def solve_cone_lasso(
             f"program: solve_cone_lasso takes norm 2 without interpolation; got norm {data.norm} and "
             f"interpolate={data.interpolate}. `split_cone_lasso` takes these."
         )
-    losses = [_Loss.of(data.loss, y) for y in np.asarray(data.targets, np.float64).T]
+    losses = [_quadratic(data.loss, y) for y in np.asarray(data.targets, np.float64).T]
     cells = Cells.of(data.gates)
     inside, equations = _directions(cells), CellEquations(cells)
     ends = [
@@ -119,7 +118,7 @@ def solve_cone_lasso(
     multipliers[..., lengths > 0] = [end.multipliers for end in ends]
     multipliers[..., lengths > 0] /= lengths[lengths > 0]
     objective, dual = (sum(getattr(end, name) for end in ends) for name in ("objective", "dual"))
-    gap = _relative_gap(objective, dual)
+    gap = relative_gap(dual, objective)
     return ConeLassoOptimum(
         weights=np.stack([end.weights for end in ends]),
         residual=np.stack([end.residual for end in ends], axis=1),
@@ -132,57 +131,17 @@ def solve_cone_lasso(
     )
 
 
-class _Loss(NamedTuple):
-    """The supremum of <R, z - B> - k/2 |R|^2 over R with `signs` R <= `limits`."""
-
-    targets: Array  # B (n,)
-    stiffness: float  # k, 1 or 0; 0 needs a box
-    limits: Array  # the box's upper and negative lower bounds (2, n), or nothing (0, n)
-
-    @classmethod
-    def of(cls, loss: AbstractLoss, targets: Array) -> "_Loss":
-        conjugate = loss.quadratic_conjugate(targets[:, None])
-        if conjugate is None:
-            raise ValueError(
-                f"problem: solve_cone_lasso takes losses whose conjugate is quadratic, which "
-                f"{loss.name!r} is not; `split_cone_lasso` takes it."
-            )
-        linear, stiffness, box = conjugate
-        limits = np.zeros((0, len(targets))) if box is None else np.stack([box[1], -box[0]])[..., 0]
-        return cls(np.asarray(linear, np.float64)[:, 0], stiffness, limits)
-
-    @property
-    def signs(self) -> Array:
-        return np.array([1.0, -1.0])[: len(self.limits), None]
-
-    def gradient(self, outputs: Array) -> Array:
-        """The R that attains the supremum."""
-        error = outputs - self.targets
-        if not len(self.limits):
-            return error
-        upper, lower = self.limits[0], -self.limits[1]
-        return np.clip(error, lower, upper) if self.stiffness else np.where(error > 0, upper, lower)
-
-    def interior(self, residual: Array) -> Array:
-        """Towards the middle of the box, if there is one."""
-        if not len(self.limits):
-            return residual
-        middle = (self.limits[0] - self.limits[1]) / 2
-        return middle + INTERIOR * (residual - middle)
-
-    def proximal(self) -> float:
-        """The least curvature in R that the linear systems see."""
-        if self.stiffness:
-            return 0.0
-        return PROXIMAL * float(np.linalg.norm(self.targets) / np.linalg.norm(sum(self.limits)))
-
-    def value(self, outputs: Array) -> float:
-        residual = self.gradient(outputs)
-        return float(residual @ (outputs - self.targets - self.stiffness / 2 * residual))
-
-    def dual_value(self, residual: Array) -> float:
-        """-L*(R) inside the box."""
-        return -float(residual @ (self.targets + self.stiffness / 2 * residual))
+def _quadratic(loss: AbstractLoss, targets: Array) -> QuadraticLoss:
+    """The loss of one output."""
+    conjugate = loss.quadratic_conjugate(targets[:, None])
+    if conjugate is None:
+        raise ValueError(
+            f"problem: solve_cone_lasso takes losses whose conjugate is quadratic, which "
+            f"{loss.name!r} is not; `split_cone_lasso` takes it."
+        )
+    linear, stiffness, box = conjugate
+    box = None if box is None else (box[0][:, 0], box[1][:, 0])
+    return QuadraticLoss(np.asarray(linear, np.float64)[:, 0], stiffness, box)
 
 
 class _End(NamedTuple):
@@ -238,7 +197,7 @@ class _Lasso(NamedTuple):
     """One output's program."""
 
     cells: Cells
-    loss: _Loss
+    loss: QuadraticLoss
     weight_decay: float
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # points not inside are refused
@@ -250,7 +209,7 @@ class _Lasso(NamedTuple):
         nothing = np.zeros((2, *inside.shape))
         pull = self.loss.gradient(np.zeros(len(cells.features)))  # R of no neurons
         end = self._end(nothing, pull, np.zeros((2, *cells.signs.shape)), 0)
-        if _relative_gap(end.objective, end.dual) <= tolerance:
+        if relative_gap(end.dual, end.objective) <= tolerance:
             return end
         point, idle = self._start(np.stack([inside, inside]), pull), 0
         for step in range(1, max_steps + 1):
@@ -260,9 +219,9 @@ class _Lasso(NamedTuple):
                 found = None
             if found is None or not all(np.all(np.isfinite(part)) for part in found):
                 break
-            point, before = found, _relative_gap(end.objective, end.dual)
+            point, before = found, relative_gap(end.dual, end.objective)
             end = self._better(end._replace(steps=step), point)
-            gap = _relative_gap(end.objective, end.dual)
+            gap = relative_gap(end.dual, end.objective)
             idle = 0 if gap < LITTLE * before or gap > LARGE else idle + 1
             if gap <= tolerance or idle > PATIENCE:
                 break
@@ -306,7 +265,7 @@ class _Lasso(NamedTuple):
         blocks = ((np.eye(side) - outer) / nt.size[:, None, None]).reshape(2, -1, side, side)
         ratios, wall_ratios = now.multipliers / margins, now.walls / room
         stiffness = loss.stiffness + np.sum(wall_ratios, axis=0)
-        curvature = 1 / np.maximum(stiffness, loss.proximal())
+        curvature = 1 / np.maximum(stiffness, loss.ridge(RIDGE))
         solve = equations.factor(blocks, ratios, curvature)
         misfit = cells.fitted(now.weights) - loss.targets - loss.stiffness * now.residual
         misfit -= np.sum(signs * now.walls, axis=0)
@@ -324,8 +283,7 @@ class _Lasso(NamedTuple):
             moved = unbalanced + cells.pulled(shift) + cells.margins_adjoint(pressed) + push
             weights = solve(-moved)
             of_margins = cells.margins(weights)
-            along = lorentz.row_dots(axis[:, 1:], weights.reshape(-1, side) + target[:, 1:])
-            bounds = 2 * axis[:, 0] * along / spread - target[:, 0]
+            bounds = nt.first_entries(weights.reshape(-1, side), target)
             residual = curvature * cells.fitted(weights) + shift
             forces = -np.matvec(blocks, weights) - push
             change = _Point(
@@ -340,8 +298,6 @@ class _Lasso(NamedTuple):
             return _Change(change, of_margins, -z_scaled - scaled, z_scaled)
 
         def longest(change: _Change) -> float:
-            both = np.concatenate([nt.center, nt.center])
-            cones = np.concatenate([change.x_scaled, change.z_scaled])
             relative = (
                 -change.margins / margins,
                 -change.point.multipliers / now.multipliers,
@@ -349,7 +305,7 @@ class _Lasso(NamedTuple):
                 -change.point.walls / now.walls,
             )
             shortest = max(float(np.max(part, initial=1e-300)) for part in relative)
-            return 1 / max(1 / lorentz.largest_step(both, cones), shortest)
+            return 1 / max(1 / nt.largest_step(change.x_scaled, change.z_scaled), shortest)
 
         def after(change: _Change, length: float) -> _Products:
             point, center = change.point, nt.center
@@ -386,19 +342,14 @@ class _Lasso(NamedTuple):
             if reached < length + WORTHWHILE * (wanted - length):
                 break
             products, change, length = corrected, longer, reached
-        return self._strictly_inside(now, change, min(1.0, TO_BOUNDARY * length))
+        return take_step(lambda part: now.moved(part, change), self._is_inside, length)
 
-    def _strictly_inside(self, now: _Point, change: _Change, length: float) -> _Point | None:
-        """The point after the step, shortened where rounding made it too long."""
-        for _ in range(SHORTENINGS):
-            moved = now.moved(length, change)
-            inside = self.cells.margins(moved.weights), self._room(moved.residual)
-            positive = all(np.all(p > 0) for p in (*inside, moved.multipliers, moved.walls))
-            x, z = _cones(moved.bounds, moved.weights), _cones(self._decays(moved), moved.forces)
-            if positive and lorentz.inside(x) and lorentz.inside(z):
-                return moved
-            length *= SHORTER
-        return None
+    def _is_inside(self, point: _Point) -> bool:
+        """Strictly, in all cones and the box."""
+        slacks = self.cells.margins(point.weights), self._room(point.residual)
+        positive = all(np.all(p > 0) for p in (*slacks, point.multipliers, point.walls))
+        x, z = _cones(point.bounds, point.weights), _cones(self._decays(point), point.forces)
+        return positive and lorentz.inside(x) and lorentz.inside(z)
 
     def _room(self, residual: Array) -> Array:
         """How far R is inside its box, like `limits`."""
@@ -436,21 +387,15 @@ class _Lasso(NamedTuple):
         return end
 
     def _without_unused(self, end: _End, tolerance: float) -> _End:
-        """Blocks that complementarity wants to be zero, set to zero, unless that costs accuracy.
-
-        Strictly inside no block is zero: |w_i| (wd - |q_i|) is about mu for all of them.
-        """
-        lengths = np.linalg.norm(end.weights, axis=-1)
         slack = self.cells.pulled(end.residual) - self.cells.margins_adjoint(end.multipliers)
-        room = 1 - np.linalg.norm(slack, axis=-1) / self.weight_decay
-        relative = lengths / max(np.max(lengths), np.finfo(float).tiny)
-        for factor in (1.0, 1e-2, 1e-4):
-            weights = np.where((relative < factor * room)[..., None], 0.0, end.weights)
-            objective = self._objective(weights)
-            good = objective <= end.objective
-            if good or _relative_gap(objective, end.dual) <= tolerance:
-                return end._replace(weights=weights, objective=objective)
-        return end
+        weights, objective = without_unused(
+            end.weights,
+            1 - np.linalg.norm(slack, axis=-1) / self.weight_decay,
+            end.objective,
+            self._objective,
+            lambda value: relative_gap(end.dual, value) <= tolerance,
+        )
+        return end._replace(weights=weights, objective=objective)
 
 
 def _directions(cells: Cells) -> Array:
@@ -482,10 +427,6 @@ def _excess(products: _Products, goal: float) -> _Products:
 def _cones(bounds: Array, weights: Array) -> Array:
     """Points of the norms' cones as rows (2 P, 1 + d)."""
     return np.concatenate([bounds[..., None], weights], axis=-1).reshape(-1, 1 + weights.shape[-1])
-
-
-def _relative_gap(objective: float, dual: float) -> float:
-    return (objective - dual) / max(abs(objective), float(np.finfo(float).tiny))
 
 
 def _violation(cells: Cells, weights: Array) -> float:

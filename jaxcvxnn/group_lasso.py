@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from .group_lasso_interior import QuadraticLasso, solve_quadratic
 from .lorentz import row_norms
 from .losses import AbstractLoss
+from .quadratic_loss import QuadraticLoss
 
 Matrix = NDArray[np.float64]
 
@@ -187,7 +188,7 @@ class _Model(NamedTuple):
         conjugate = problem.loss.quadratic_conjugate(problem.targets)
         if conjugate is not None:
             linear, stiffness, box = conjugate
-            lasso = QuadraticLasso(problem.activations, linear, None, stiffness, box)
+            lasso = QuadraticLasso(problem.activations, QuadraticLoss(linear, stiffness, box))
             return cls(lasso, 0.0, about.objective, True)
         Z = problem.activations @ about.V
         value, gradient, hessian = (
@@ -200,7 +201,7 @@ class _Model(NamedTuple):
         inverse = (vectors / values[:, None, :]) @ vectors.swapaxes(1, 2)
         whitened = np.einsum("nij,nj->ni", inverse, gradient)
         targets = np.einsum("nij,nj->ni", roots, Z) - whitened
-        lasso = QuadraticLasso(problem.activations, targets, roots)
+        lasso = QuadraticLasso(problem.activations, QuadraticLoss(targets), roots)
         constant = float(value) - float(np.sum(whitened**2)) / 2
         return cls(lasso, constant, about.objective, False)
 

@@ -3,10 +3,9 @@
     max over R (n, c)   -<R, B> - k/2 ||R||^2   subject to   |(A'S R)_j| <= 1,   lower <= R <= upper,
     min over V (m, c)   f(S(A V)) + sum_j |v_j|,   f* the quadratic in R with the box in its domain,
 
-S one symmetric (c, c) block per sample, or the identity. With k = 1 and no box f is the square
-1/2 ||. - B||^2; boxes make it Huber's function, with k = 0 the hinge or the absolute value. The slacks
-z_j = (1, (A'S R)_j) stay strictly inside second-order cones from the first step to the last: every
-iterate certifies its own gap. Nesterov-Todd scaling, Mehrotra's predictor and corrector, one step
+S one symmetric (c, c) block per sample, or the identity (f: see `quadratic_loss`). The slacks z_j =
+(1, (A'S R)_j) stay strictly inside second-order cones from the first step to the last: every iterate
+certifies its own gap. Nesterov-Todd scaling, Mehrotra's predictor and corrector, one step
 length. Nearly parallel columns do no harm. Derivation: docs/math.md, section "Group lasso".
 """
 
@@ -17,55 +16,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import lorentz
+from .interior_steps import take_step, without_unused
 from .normal_equations import NormalEquations
+from .quadratic_loss import QuadraticLoss
 
 Matrix = NDArray[np.float64]
 
-# The part of the way to the boundary that a step may take.
-TO_BOUNDARY = 0.99
 # The start has the dual constraints this far inside, and predictions at most this far away.
 INTERIOR, FARTHEST = 0.7, 100.0
 # Steps in a row that did not make the gap a little smaller, after which rounding is taken to be
 # the limit.
 PATIENCE, LITTLE = 25, 0.99
-# The proximal term of `QuadraticLasso.ridge`, relative.
+# The proximal term of `QuadraticLoss.ridge`.
 RIDGE = 1e-5
-# Where rounding made a step too long, it is shortened by this factor, so often.
-SHORTER, SHORTENINGS = 0.7, 20
 
 
 class QuadraticLasso(NamedTuple):
     """The data of the module's two programs."""
 
     activations: Matrix  # A (n, m), no column zero
-    targets: Matrix  # B (n, c)
+    loss: QuadraticLoss  # of outputs (n, c)
     roots: Matrix | None = None  # S (n, c, c), symmetric; None for the identity
-    stiffness: float = 1.0  # k, 1 or 0; 0 needs a box
-    box: tuple[Matrix, Matrix] | None = None  # lower and upper (n, c), finite, 0 inside or on it
-
-    @property
-    def limits(self) -> Matrix:
-        """upper and -lower (2, n, c), or nothing (0, n, c): `signs` R <= limits."""
-        if self.box is None:
-            return np.zeros((0, *self.targets.shape))
-        return np.stack([self.box[1], -self.box[0]])
-
-    @property
-    def signs(self) -> Matrix:
-        return np.array([1.0, -1.0])[: len(self.limits), None, None]
-
-    @property
-    def ridge(self) -> float:
-        """The least curvature in R that the linear systems see, in the units of B over R.
-
-        Where k is 0 and R is inside its box there is none. A proximal term about each iterate adds
-        some, and vanishes with the steps.
-        """
-        if self.box is None or self.stiffness:
-            return 0.0
-        return RIDGE * float(
-            np.linalg.norm(self.targets) / np.linalg.norm(self.box[1] - self.box[0])
-        )
 
     def weigh(self, rows: Matrix) -> Matrix:
         """S applied to one row per sample."""
@@ -79,20 +50,8 @@ class QuadraticLasso(NamedTuple):
         """A'S R, (m, c): feasible where no row is longer than 1."""
         return self.activations.T @ self.weigh(R)
 
-    def gradient(self, error: Matrix) -> Matrix:
-        """The R at which the supremum in f is attained, for S(A V) - B."""
-        if self.box is None:
-            return error
-        return np.clip(error, *self.box) if self.stiffness else np.where(error > 0, *self.box[::-1])
-
     def objective(self, V: Matrix) -> float:
-        error = self.predict(V) - self.targets
-        R = self.gradient(error)
-        loss = np.sum(R * (error - self.stiffness / 2 * R))
-        return float(loss + np.sum(lorentz.row_norms(V)))
-
-    def dual_objective(self, R: Matrix) -> float:
-        return float(-np.sum(R * (self.targets + self.stiffness / 2 * R)))
+        return self.loss.value(self.predict(V)) + float(np.sum(lorentz.row_norms(V)))
 
 
 class InteriorPoint(NamedTuple):
@@ -117,8 +76,9 @@ def solve_quadratic(
     A start near the optimum saves steps; zeros will do.
     """
     point = _first_point(lasso, start)
-    best = InteriorPoint(start, point.R, lasso.objective(start), lasso.dual_objective(point.R), 0)
-    normal = NormalEquations(lasso.activations, lasso.targets.shape[1], lasso.roots)
+    dual_value = lasso.loss.dual_value
+    best = InteriorPoint(start, point.R, lasso.objective(start), dual_value(point.R), 0)
+    normal = NormalEquations(lasso.activations, lasso.loss.targets.shape[1], lasso.roots)
     lowest, idle = np.inf, 0
     for step in range(1, max_steps + 1):
         moved = _advance(lasso, normal, point)
@@ -127,7 +87,7 @@ def solve_quadratic(
         if moved is None:
             break
         point, best = moved, best._replace(steps=step)
-        objective, dual = lasso.objective(point.V), lasso.dual_objective(point.R)
+        objective, dual = lasso.objective(point.V), dual_value(point.R)
         if objective < best.objective:
             best = best._replace(V=point.V, objective=objective)
         if dual > best.dual_objective:
@@ -140,7 +100,14 @@ def solve_quadratic(
             if not normal.change_form():
                 break
             idle = 0
-    return _without_unused(lasso, best, enough)
+    V, objective = without_unused(
+        best.V,
+        1 - lorentz.row_norms(lasso.prices(best.R)),
+        best.objective,
+        lasso.objective,
+        lambda value: enough(value, best.dual_objective),
+    )
+    return best._replace(V=V, objective=objective)
 
 
 class _Point(NamedTuple):
@@ -161,13 +128,10 @@ def _first_point(lasso: QuadraticLasso, start: Matrix) -> _Point:
     mu is the mean complementarity that the gap at `start` amounts to, but moves the predictions by
     no more than `FARTHEST` times sqrt(2 gap), where the optimal ones of the squared loss are.
     """
-    R = lasso.gradient(lasso.predict(start) - lasso.targets)
-    if lasso.box is not None:
-        middle = (lasso.box[0] + lasso.box[1]) / 2
-        R = middle + INTERIOR * (R - middle)
+    R = lasso.loss.interior(lasso.loss.gradient(lasso.predict(start)))
     R = R * (INTERIOR / max(1.0, np.max(lorentz.row_norms(lasso.prices(R)))))
     z, slacks = _slacks(lasso, R)
-    gap = lasso.objective(start) - lasso.dual_objective(R)
+    gap = lasso.objective(start) - lasso.loss.dual_value(R)
     inward = lorentz.inverses(z)
     pushed = max(float(np.linalg.norm(lasso.predict(inward[:, 1:]))), np.finfo(float).tiny)
     mu = min(gap / (len(start) + slacks.size), FARTHEST * np.sqrt(2 * gap) / pushed)
@@ -178,23 +142,7 @@ def _first_point(lasso: QuadraticLasso, start: Matrix) -> _Point:
 def _slacks(lasso: QuadraticLasso, R: Matrix) -> tuple[Matrix, Matrix]:
     """z (m, 1 + c) of the cones and limits - signs R of the box: inside while all are positive."""
     prices = lasso.prices(R)
-    return np.column_stack([np.ones(len(prices)), prices]), lasso.limits - lasso.signs * R
-
-
-def _without_unused(lasso: QuadraticLasso, best: InteriorPoint, enough: Enough) -> InteriorPoint:
-    """Weights that complementarity wants to be zero, set to zero, unless that costs accuracy.
-
-    Strictly inside the cones no weight is zero: |v_j| (1 - |(A'S R)_j|) is about mu for all groups.
-    """
-    lengths = lorentz.row_norms(best.V)
-    slacks = 1 - lorentz.row_norms(lasso.prices(best.R))
-    relative = lengths / max(np.max(lengths), np.finfo(float).tiny)
-    for factor in (1.0, 1e-2, 1e-4):
-        V = np.where((relative < factor * slacks)[:, None], 0.0, best.V)
-        objective = lasso.objective(V)
-        if objective <= best.objective or enough(objective, best.dual_objective):
-            return best._replace(V=V, objective=objective)
-    return best
+    return np.column_stack([np.ones(len(prices)), prices]), lasso.loss.limits - lasso.loss.signs * R
 
 
 def _advance(lasso: QuadraticLasso, normal: NormalEquations, point: _Point) -> _Point | None:
@@ -202,13 +150,14 @@ def _advance(lasso: QuadraticLasso, normal: NormalEquations, point: _Point) -> _
     x, R, multipliers = point
     z, slacks = _slacks(lasso, R)
     nt = lorentz.scaling(x, z)
-    signs, ratios = lasso.signs, multipliers / slacks
+    loss, signs, ratios = lasso.loss, lasso.loss.signs, multipliers / slacks
     degree = len(x) + slacks.size
     mu = float(np.sum(nt.center**2) + np.sum(multipliers * slacks)) / degree
-    residual = lasso.predict(point.V) - lasso.targets - lasso.stiffness * R
+    residual = lasso.predict(point.V) - loss.targets - loss.stiffness * R
     residual -= np.sum(signs * multipliers, axis=0)
     try:
-        solve = normal.factor(nt, np.maximum(lasso.stiffness + np.sum(ratios, axis=0), lasso.ridge))
+        curvature = np.maximum(loss.stiffness + np.sum(ratios, axis=0), loss.ridge(RIDGE))
+        solve = normal.factor(nt, curvature)
     except np.linalg.LinAlgError:
         return None
 
@@ -223,17 +172,16 @@ def _advance(lasso: QuadraticLasso, normal: NormalEquations, point: _Point) -> _
         if solved is None:
             return None
         dR, dV = solved
-        axis = nt.axis
-        along = lorentz.row_dots(axis[:, 1:], dV + target[:, 1:])
-        ds = 2 * axis[:, 0] * along / (2 * axis[:, 0] ** 2 - 1) - target[:, 0]
+        ds = nt.first_entries(dV, target)
         z_scaled = nt.apply(np.column_stack([np.zeros(len(x)), lasso.prices(dR)]))
         change = _Point(np.column_stack([ds, dV]), dR, ratios * signs * dR - shift)
         return change, -z_scaled - scaled, z_scaled
 
     def longest_step(change: _Point, x_scaled: Matrix, z_scaled: Matrix) -> float:
-        both = np.concatenate([nt.center, nt.center]), np.concatenate([x_scaled, z_scaled])
         relative = np.stack([signs * change.R / slacks, -change.multipliers / multipliers])
-        return 1 / max(1 / lorentz.largest_step(*both), np.max(relative, initial=0.0), 1e-300)
+        return 1 / max(
+            1 / nt.largest_step(x_scaled, z_scaled), np.max(relative, initial=0.0), 1e-300
+        )
 
     square, product = lorentz.product(nt.center, nt.center), multipliers * slacks
     predicted = direction(square, product)
@@ -247,12 +195,15 @@ def _advance(lasso: QuadraticLasso, normal: NormalEquations, point: _Point) -> _
     corrected = direction(square, product)
     if corrected is None:
         return None
-    length = min(1.0, TO_BOUNDARY * longest_step(*corrected))
-    for _ in range(SHORTENINGS):
-        moved = _Point(*(old + length * new for old, new in zip(point, corrected[0], strict=True)))
-        z, slacks = _slacks(lasso, moved.R)
-        positive = np.all(slacks > 0) and np.all(moved.multipliers > 0)
-        if positive and lorentz.inside(moved.x) and lorentz.inside(z):
-            return moved
-        length *= SHORTER
-    return None
+    change = corrected[0]
+    return take_step(
+        lambda length: _Point(*(a + length * b for a, b in zip(point, change, strict=True))),
+        lambda moved: _inside(lasso, moved),
+        longest_step(*corrected),
+    )
+
+
+def _inside(lasso: QuadraticLasso, point: _Point) -> bool:
+    z, slacks = _slacks(lasso, point.R)
+    positive = np.all(slacks > 0) and np.all(point.multipliers > 0)
+    return bool(positive) and lorentz.inside(point.x) and lorentz.inside(z)

@@ -98,6 +98,17 @@ class Scaling(NamedTuple):
         result[:, 0] = axis[:, 0] * points[:, 0] + inner
         return np.sqrt(self.size)[:, None] * result
 
+    def first_entries(self, vectors: Rows, target: Rows) -> Vector:
+        """s for which W^-2 ((s, v) + `target`) has no first entry, for the rows v of `vectors`."""
+        first = self.axis[:, 0]
+        along = row_dots(self.axis[:, 1:], vectors + target[:, 1:])
+        return 2 * first * along / (2 * first**2 - 1) - target[:, 0]
+
+    def largest_step(self, x_scaled: Rows, z_scaled: Rows) -> float:
+        """The largest t for which x and z stay in the cones, for W^-1 dx and W dz."""
+        both = np.concatenate([self.center, self.center])
+        return largest_step(both, np.concatenate([x_scaled, z_scaled]))
+
 
 def scaling(x: Rows, z: Rows) -> Scaling:
     """The Nesterov-Todd scaling of two points strictly inside the cones."""
