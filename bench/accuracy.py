@@ -44,7 +44,7 @@ def ours(named: list[tuple[str, jaxcvxnn.TrainingProblem]]) -> list[Row]:
     """All problems by one call, after a first one that compiles."""
     import jaxcone
 
-    reductions = [jaxcvxnn.reduce(problem) for _, problem in named]
+    reductions = [jaxcvxnn.reduction.reduce(problem) for _, problem in named]
     shapes = {reduction.data.rows.shape: reduction for reduction in reductions}
     jaxcvxnn.solve_batch(list(shapes.values()), "interior_point")
     begun = time.perf_counter()
@@ -65,7 +65,7 @@ def ours(named: list[tuple[str, jaxcvxnn.TrainingProblem]]) -> list[Row]:
 
 def peer(solver: str, name: str, problem: jaxcvxnn.TrainingProblem) -> Row:
     """One problem by CVXPY, on the reduced data."""
-    reduction = jaxcvxnn.reduce(problem)
+    reduction = jaxcvxnn.reduction.reduce(problem)
     data = reduction.data
     scales = np.diagonal(data.readout)
     features = scales[:, None] * data.directions
@@ -79,7 +79,7 @@ def peer(solver: str, name: str, problem: jaxcvxnn.TrainingProblem) -> Row:
     seconds = time.perf_counter() - begun
     residual, multipliers = relaxed.dual_pair()
     stretch = np.concatenate([scales, scales])
-    certificate = jaxcvxnn.certify_reduced(
+    certificate = jaxcvxnn.proof.certify_reduced(
         reduction, residual, multipliers * stretch[:, None] * stretch
     )
     value += float(data.constant)

@@ -14,7 +14,7 @@ Everything that is printed is computed here, in NumPy, from the weights that a m
 - `program`: its objective, and `violation`: |min(S_i X w_i, 0)| over |w|, both as Euclidean norms, with
   rows of X of length one: what it may have gained by leaving the cells;
 - `network`: the training objective of the network that the blocks are (Proposition II.1), and `refit`
-  the same after `jaxcvxnn.refit`: both are upper bounds on the optimum of training;
+  the same after `jaxcvxnn.improve.refit`: both are upper bounds on the optimum of training;
 - `lower`: a lower bound on the program by duality, from our methods' residuals and multipliers, and
   `gap` = (program - lower) / lower with the best of them. Up to rounding, and of this program only: at
   these ranks nothing useful can be proven about networks with other patterns.
@@ -43,12 +43,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcvxnn import TrainingProblem
-from jaxcvxnn.cone_lasso_optimum import solve_cone_lasso
-from jaxcvxnn.networks import TwoLayerReLU
-from jaxcvxnn.programs.cone_lasso import ConeGroupLasso
-from jaxcvxnn.programs.cone_lasso_splitting import ConeLassoSplitting, split_cone_lasso
-from jaxcvxnn.refit import refit
+from jaxcvxnn import TrainingProblem, TwoLayerReLU
+from jaxcvxnn.improve import refit
+from jaxcvxnn.programs import ConeGroupLasso, ConeLassoSplitting, solve_cone_lasso, split_cone_lasso
 
 MAX_STEPS = 20_000
 PYSCNN = """

@@ -38,17 +38,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxcvxnn import PolynomialNetwork, TrainingProblem, train_sgd
-from jaxcvxnn.decomposition import spectrahedron_network
+from jaxcvxnn import PolynomialNetwork, TrainingProblem
+from jaxcvxnn.files.plots import plot_widths
+from jaxcvxnn.improve import spectrahedron_network, train_sgd
+from jaxcvxnn.improve.gradient_descent import random_network
 from jaxcvxnn.networks import with_unit_neurons
-from jaxcvxnn.plots import plot_widths
-from jaxcvxnn.polynomial_certificate import certify_polynomial_residual
-from jaxcvxnn.programs.spectrahedron_splitting import (
-    SpectrahedronPath,
-    SpectrahedronSplitting,
-    spectrahedron_path,
-)
-from jaxcvxnn.sgd import random_network
+from jaxcvxnn.programs import SpectrahedronPath, SpectrahedronSplitting, spectrahedron_path
+from jaxcvxnn.proof import certify_polynomial_residual
 
 # Eigenvalues that count as zero, relative to the largest of their matrix.
 RANK_TOLERANCE = 1e-6

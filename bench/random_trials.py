@@ -90,7 +90,7 @@ def run_ours(X: Matrix, Y: Matrix, weight_decays: Sequence[float], settings: dic
     def lane(samples, targets, weight_decay):
         problem = jaxcvxnn.TrainingProblem(samples, targets, weight_decay)
         solver = jaxcone.Splitting(**settings)
-        found = jaxcvxnn.solve(problem, jaxcvxnn.SDPRelaxation(), solver)
+        found = jaxcvxnn.solve(problem, jaxcvxnn.programs.SDPRelaxation(), solver)
         return found.objective, found.status, found.steps, found.moments, found.multipliers
 
     over_weight_decays = jax.vmap(lane, in_axes=(None, None, 0))
@@ -141,9 +141,9 @@ def certified_bounds(
     import jaxcvxnn
 
     problem = jaxcvxnn.TrainingProblem(X, Y, weight_decay)
-    plain = jaxcvxnn.certify_dual(problem, dual.R, dual.N, repair=False).lower_bound
+    plain = jaxcvxnn.proof.certify_dual(problem, dual.R, dual.N, repair=False).lower_bound
     begun = time.perf_counter()
-    repaired = jaxcvxnn.certify_dual(problem, dual.R, dual.N).lower_bound
+    repaired = jaxcvxnn.proof.certify_dual(problem, dual.R, dual.N).lower_bound
     return plain, repaired, time.perf_counter() - begun
 
 
@@ -169,7 +169,7 @@ def scaling_cost(X: Matrix, Y: Matrix, weight_decay: float, few: int, many: int)
     def lane(samples, targets, max_steps):
         problem = jaxcvxnn.TrainingProblem(samples, targets, weight_decay)
         solver = jaxcone.Splitting(tolerance=1e-30, max_steps=max_steps)
-        found = jaxcvxnn.solve(problem, jaxcvxnn.SDPRelaxation(), solver)
+        found = jaxcvxnn.solve(problem, jaxcvxnn.programs.SDPRelaxation(), solver)
         return found.moments, found.multipliers, found.steps
 
     compiled = jax.jit(lane).lower(X, Y, few).compile()

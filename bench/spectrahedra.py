@@ -30,8 +30,7 @@ import numpy as np
 
 import jaxcone
 from jaxcvxnn import Polynomial, TrainingProblem, solve
-from jaxcvxnn.programs.spectrahedra import NeuralSpectrahedron
-from jaxcvxnn.programs.spectrahedron_splitting import SpectrahedronSplitting, solve_spectrahedron
+from jaxcvxnn.programs import NeuralSpectrahedron, SpectrahedronSplitting, solve_spectrahedron
 
 PHI = Polynomial.relu()
 SCALING = [(200, 10), (2000, 10), (20000, 10), (2000, 20), (2000, 40), (500, 40)]

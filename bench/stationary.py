@@ -25,9 +25,10 @@ import jax
 import numpy as np
 
 from bench.random_trials import load
-from jaxcvxnn import TrainingProblem, generate_columns, train_sgd
-from jaxcvxnn.settling import settle
-from jaxcvxnn.stationarity import Stationarity, pattern_prices, stationarity
+from jaxcvxnn import TrainingProblem
+from jaxcvxnn.improve import train_sgd
+from jaxcvxnn.studies import Stationarity, pattern_prices, settle, stationarity
+from jaxcvxnn.training import generate_columns
 
 
 def subsampled_optimum(

@@ -41,7 +41,7 @@ import numpy as np
 import jaxcvxnn
 from bench.optima import problems
 from bench.random_trials import SCS, run_peer
-from jaxcvxnn.frank_wolfe import frank_wolfe
+from jaxcvxnn.studies import frank_wolfe
 from tests import oracles
 
 
@@ -120,8 +120,8 @@ def sdp(task: Task) -> Found:
 
 @eqx.filter_jit
 def _planar(problem: jaxcvxnn.TrainingProblem):
-    found = jaxcvxnn.solve(problem, jaxcvxnn.ExactPlanar())
-    return jaxcvxnn.balance(jaxcvxnn.planar_network(found)), found.residual
+    found = jaxcvxnn.solve(problem, jaxcvxnn.programs.ExactPlanar())
+    return jaxcvxnn.improve.balance(jaxcvxnn.programs.planar_network(found)), found.residual
 
 
 def exact(task: Task) -> Found:
@@ -129,31 +129,31 @@ def exact(task: Task) -> Found:
     with jax.enable_x64(True):
         network, residual = _planar(jax.tree.map(jnp.asarray, task.problem))
     bound = jaxcvxnn.certify_residual(task.problem, residual).lower_bound
-    network = jaxcvxnn.prune(network, threshold=1e-12)
+    network = jaxcvxnn.improve.prune(network, threshold=1e-12)
     return Found(_objective(task, network), bound, f"{network.width} neurons")
 
 
 @eqx.filter_jit
-def _copositive(data: jaxcvxnn.CopositiveData):
-    return jaxcvxnn.solve(data, jaxcvxnn.CopositiveRelaxation())
+def _copositive(data: jaxcvxnn.conic.CopositiveData):
+    return jaxcvxnn.solve(data, jaxcvxnn.programs.CopositiveRelaxation())
 
 
 def copositive(task: Task) -> Found:
     """The copositive relaxation over all patterns, which is exact for data of a plane."""
     problem, begun = task.problem, time.perf_counter()
     with jax.enable_x64(True):
-        data = jax.tree.map(jnp.asarray, jaxcvxnn.CopositiveRelaxation().data(problem))
+        data = jax.tree.map(jnp.asarray, jaxcvxnn.programs.CopositiveRelaxation().data(problem))
         found = jax.block_until_ready(_copositive(data))
     alone = time.perf_counter() - begun
     bound = jaxcvxnn.certify_residual(problem, found.residual).lower_bound
-    network = jaxcvxnn.copositive_network(problem, found)
+    network = jaxcvxnn.programs.copositive_network(problem, found)
     note = f"{len(data.patterns)} patterns, {network.width} neurons, {alone:.2f} s without these"
     return Found(_objective(task, network), bound, note)
 
 
 def columns(task: Task) -> Found:
     """Column generation."""
-    found = jaxcvxnn.generate_columns(task.problem)
+    found = jaxcvxnn.training.generate_columns(task.problem)
     return Found(_objective(task, found.network), found.lower_bound, f"{found.rounds} rounds")
 
 
@@ -191,9 +191,9 @@ def adam(task: Task) -> Found:
 def _descended(task: Task) -> jaxcvxnn.AbstractTwoLayer:
     with jax.enable_x64(True):
         networks = [
-            jaxcvxnn.train_sgd(task.problem, width=task.width, steps=task.descent_steps, seed=seed)[
-                0
-            ]
+            jaxcvxnn.improve.train_sgd(
+                task.problem, width=task.width, steps=task.descent_steps, seed=seed
+            )[0]
             for seed in range(task.starts)
         ]
     return min(networks, key=lambda network: _objective(task, network))
@@ -209,7 +209,7 @@ def scs_sdp(task: Task) -> Found:
 
 def scs_copositive(task: Task) -> Found:
     """The peer: the copositive relaxation as printed, over all patterns, by CVXPY and SCS."""
-    patterns = jaxcvxnn.sign_patterns(task.X)
+    patterns = jaxcvxnn.geometry.sign_patterns(task.X)
     program = oracles.copositive_relaxation(task.X, task.Y, task.weight_decay, patterns)
     begun = time.perf_counter()
     with warnings.catch_warnings():

@@ -15,8 +15,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxcvxnn import AbstractTwoLayer, TrainingProblem, demo_data, train, train_sgd
-from jaxcvxnn.plots import plot_bounds
+from jaxcvxnn import AbstractTwoLayer, TrainingProblem, train
+from jaxcvxnn.files import demo_data
+from jaxcvxnn.files.plots import plot_bounds
+from jaxcvxnn.improve import train_sgd
 
 
 def load(path: Path | None) -> tuple[str, np.ndarray, np.ndarray]:

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcone.extend import matmul
+
 from .activations import AbstractActivation, Polynomial
-from .losses import AbstractLoss
+from .losses.base import AbstractLoss
 from .networks import float_array
 from .problem import TrainingProblem, require_polynomial
-from .products import dot
 
 
 class ConvolutionalPolynomialNetwork(eqx.Module):
@@ -59,7 +60,7 @@ class ConvolutionalPolynomialNetwork(eqx.Module):
     def predict(self, patches: Float[Any, "k n f"]) -> Float[Array, "n c"]:
         """The outputs for n inputs, given by their K patches."""
         count, samples, _ = patches.shape
-        activated = self.activation(dot(patches, self.filters))
+        activated = self.activation(matmul(patches, self.filters))
         pools = activated.reshape(count // self.pool, self.pool, samples, self.width)
         pooled = jnp.mean(pools, axis=1)
         return jnp.einsum("gnm,mgc->nc", pooled, self.weights, precision="highest")

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcone.extend import matmul
+
 from .activations import RELU, AbstractActivation, LeakyReLU, Polynomial
-from .products import dot
 
 
 class AbstractTwoLayer(eqx.Module):
@@ -36,10 +37,10 @@ class AbstractTwoLayer(eqx.Module):
             # In their own precision, and without a compilation for every width.
             hidden = X @ self.U if self.b is None else X @ self.U + self.b
             return self.activation(hidden) @ self.V
-        hidden = dot(X, self.U)
+        hidden = matmul(X, self.U)
         if self.b is not None:
             hidden = hidden + self.b
-        return dot(self.activation(hidden), self.V)
+        return matmul(self.activation(hidden), self.V)
 
     @property
     def width(self) -> int:

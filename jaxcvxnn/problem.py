@@ -12,7 +12,9 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .activations import RELU, AbstractActivation, LeakyReLU, Polynomial, activation_named
-from .losses import AbstractLoss, AbstractRegressionLoss, Squared, loss_named
+from .losses.base import AbstractLoss, AbstractRegressionLoss
+from .losses.named import loss_named
+from .losses.regression import Squared
 
 Numbers = TypeVar("Numbers", bound=eqx.Module)
 

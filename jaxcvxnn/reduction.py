@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from .directions import Directions, find_directions, row_space
-from .lifted_constraint import activation_rows
+from .conic.lifted import LiftedData, activation_rows
+from .geometry.directions import Directions, find_directions, row_space
 from .problem import TrainingProblem, require_relu, require_squared
-from .programs.lifted import LiftedData
 
 
 class Reduction(eqx.Module):

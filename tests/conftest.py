@@ -57,5 +57,6 @@ def forget_compiled_programs():
 
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
-    """Random numbers that depend on the test's name only, not on order or worker."""
-    return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+    """Random numbers that depend on the file's and the test's name only, not on folder or worker."""
+    name = f"tests/{request.node.path.name}::{request.node.nodeid.partition('::')[2]}"
+    return np.random.default_rng(zlib.crc32(name.encode()))

@@ -1,8 +1,10 @@
-"""Programs and checks that the tests of the conic solver share."""
+"""Data, programs and checks that several tests share."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,6 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcone import PSD, AbstractCone, ConeProgram, Nonnegative, SecondOrder, Solution, Zero
+
+# The papers' data, where they are beside the checkout.
+PAPER_DATA = Path(
+    os.environ.get("JAXCVXNN_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,8 @@ import itertools
 
 import numpy as np
 
-from .price import Matrix, prices
+from ..arrays import Matrix
+from .price import prices
 
 POWER_STEPS = 40
 POLISH_STEPS = 30

@@ -16,10 +16,11 @@ import numpy as np
 
 from jaxcone import verified
 
+from ..arrays import Matrix, finite_matrix
 from .ascent import distinct, local_maxima, polish, singular_axes
-from .cones import Cones, Examined, Rows, examine, orthants, rows_that_count, split
 from .frontier import Frontier, Shelf
-from .price import Matrix, Price, finite_matrix, prices
+from .price import Price, prices
+from .simplicial_cones import Cones, Examined, Rows, examine, orthants, rows_that_count, split
 
 METHOD = "branch and bound"
 PARENTS = 4096  # cones that are split between two looks at the clock

@@ -21,15 +21,11 @@ from scipy.optimize import nnls
 
 from jaxcone import verified
 
-from .enumeration import on_plane, plane_bases, top_vectors
-from .planar import (
-    UNDERFLOW,
-    linear_maps,
-    linear_maps_error,
-    unit_vectors,
-)
-from .price import Matrix, finite_matrix
-from .scaling import scaled_rows, scaled_weights
+from ..arrays import Matrix, finite_matrix
+from ..geometry.planes import on_plane, plane_bases
+from ..geometry.scaling import scaled_rows, scaled_weights
+from .circle import UNDERFLOW, linear_maps, linear_maps_error, unit_vectors
+from .sphere import top_vectors
 
 # Constraints may be violated by this, relative to |x_i|, at a returned direction.
 FEASIBILITY = 1e-12

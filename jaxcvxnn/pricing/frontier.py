@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from .cones import Cones
-from .price import Matrix
+from ..arrays import Matrix
+from .simplicial_cones import Cones
 
 
 class Shelf:

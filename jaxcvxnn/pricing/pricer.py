@@ -9,13 +9,14 @@ from jaxtyping import Float
 
 from jaxcone import verified
 
-from ..directions import Directions, find_directions, neglected_price
+from ..arrays import Matrix, finite_matrix
+from ..geometry.directions import Directions, find_directions, neglected_price
 from .ascent import normalised
 from .branch_and_bound import price_branch_and_bound
-from .enumeration import price_enumerated
-from .planar import Circle, arrange_circle
-from .price import Matrix, Price, finite_matrix, prices
-from .relaxed import fits, price_relaxed
+from .circle import Circle, arrange_circle
+from .price import Price, prices
+from .relaxation import fits, price_relaxed
+from .sphere import price_enumerated
 
 METHODS = ("auto", "planar", "enumeration", "branch_and_bound", "relaxation")
 # Ranks up to which branch and bound proves something in reasonable time.

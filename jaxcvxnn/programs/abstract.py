@@ -5,7 +5,8 @@ from typing import Any, Generic, TypeVar
 
 import equinox as eqx
 
-from jaxcone import AbstractConeProgram, AbstractSolver, Solution
+from jaxcone import AbstractSolver, Solution
+from jaxcone.extend import AbstractConeProgram
 
 Data = TypeVar("Data")
 Found = TypeVar("Found")

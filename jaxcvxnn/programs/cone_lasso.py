@@ -24,13 +24,14 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxcone import InteriorPoint, Residuals, Solution, Status
 
 from ..activations import LeakyReLU
-from ..arrangements import sign_patterns
-from ..losses import AbstractEntrywiseLoss, AbstractLoss, AbstractRegressionLoss, Squared
+from ..conic.cone_lasso import ConeLassoProgram
+from ..conic.gates import Gates
+from ..geometry.patterns import sign_patterns
+from ..losses.base import AbstractEntrywiseLoss, AbstractLoss, AbstractRegressionLoss
+from ..losses.regression import Squared
 from ..networks import AbstractTwoLayer, from_first_layer
 from ..problem import TrainingProblem
 from .abstract import AbstractProgramSolution, AbstractTrainingProgram
-from .cone_lasso_conic import ConeLassoProgram
-from .gates import Gates
 
 
 class ConeLassoData(eqx.Module):

@@ -20,10 +20,10 @@ from jaxtyping import Array, Float, Int
 
 from jaxcone import Status
 
-from ..losses import AbstractLoss
+from ..conic.gates import Gates, GatesFactor
+from ..losses.base import AbstractLoss
 from ..problem import TrainingProblem
 from .cone_lasso import ConeGroupLasso, ConeLassoData, lengths
-from .gates import Gates, GatesFactor
 
 # A penalty changes where its primal and dual residuals differ by more than the square of this, and by
 # at most the second factor; the first grows by 1 per so many steps, so that penalties settle.

@@ -33,9 +33,9 @@ from jaxcone import (
     svec,
 )
 
+from ..conic.spectrahedron import coefficient_matrix, lorentz_form
 from ..convolution import ConvolutionalPolynomialNetwork, ConvolutionalProblem
-from ..decomposition import signed_neurons
-from ..neural_spectrahedron import coefficient_matrix, lorentz_form
+from ..improve.decomposition import signed_neurons
 from .abstract import AbstractProgramSolution, AbstractTrainingProgram
 
 

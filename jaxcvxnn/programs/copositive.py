@@ -1,78 +1,35 @@
-"""(copositive): training with given activation patterns, as one semidefinite program.
+"""(copositive) as a program of training with given activation patterns: Sahiner et al. (2021).
 
-With the patterns D_i, E_i = D_i X and the sides a_ij of their cones {u : (2 D_i - I) X u >= 0},
-
-    min  L(sum_i E_i V_i) + wd/2 sum_i (tr U_i + tr W_i)
-    s.t. [[U_i, V_i], [V_i', W_i]] PSD,  a_ij' U_i a_ik >= 0                                (copositive)
-
-which is Sahiner et al. (2021), eq. (19), with the inverse in it written as a minimum over V and W; with
-the one pattern D = I it is their (20). What is solved is the dual,
-
-    min  L*(R)  s.t.  [[wd I - sum_jk mu_ijk a_ij a_ik',  H_i'],  [H_i,  wd I]] PSD,  mu >= 0,
-
-H_i = R' E_i, whose blocks have the U_i, V_i and W_i as multipliers. Derivation, and for which cones the
-relaxation of completely positive matrices loses nothing: docs/math.md, section "Copositive programs".
+Eqs. (19) and (20), and (12) without the cones' constraints. docs/math.md, "Copositive programs".
 """
 
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxcone import (
-    AbstractConeProgram,
-    AbstractSolver,
-    InteriorPoint,
-    Residuals,
-    Solution,
-    Splitting,
-    Status,
-    after,
-    norm,
-    project_nonnegative,
-    project_psd,
-)
+from jaxcone import AbstractSolver, InteriorPoint, Residuals, Solution, Splitting, Status
+from jaxcone.extend import matmul
 
 from ..activations import LeakyReLU
-from ..arrangements import sign_patterns
-from ..directions import row_space
-from ..pattern_cones import pattern_cones
-from ..problem import TrainingProblem
-from ..products import dot
+from ..conic.copositive import CopositiveData, copositive_program, copositive_unit
+from ..geometry.directions import row_space
+from ..geometry.pattern_cones import cone_sides, facets, pattern_cones
+from ..geometry.patterns import sign_patterns
+from ..improve.output_layer import balanced_network, fit_outputs
+from ..improve.semi_nmf import NEGLIGIBLE, semi_nonnegative_factorisation
+from ..interior.lorentz import row_norms
+from ..networks import AbstractTwoLayer
+from ..problem import TrainingProblem, in_float64
 from .abstract import AbstractProgramSolution, AbstractTrainingProgram
-from .copositive_interior import CopositiveForm
-from .planar import NoScaling
 
 # Unknowns up to which a dense matrix is factored in every step: about a second on one core.
 LARGEST_INTERIOR = 2500
 # All patterns are taken where there are no more than these.
 MOST_PATTERNS = 5000
-
-
-class CopositiveData(eqx.Module):
-    """The numbers of (copositive): p patterns, rank r, n samples, c outputs, q products of sides.
-
-    In pattern i a neuron is u = `basis` T_i a with T_i = `frames`[i], and the samples see
-    `readers`[i] a, linear in a. `products`[k] is a form a_ij a_ik' of two sides, symmetric and in the
-    coordinates of the pattern `owners`[k]. The conjugate of the loss is <R, `offsets`> +
-    `curvature`/2 ||R||^2 between `lower` and `upper`, which have no rows where R is free.
-    """
-
-    patterns: Bool[Any, "p n"]
-    basis: Float[Any, "d r"]
-    frames: Float[Any, "p r r"]
-    readers: Float[Any, "p n r"]
-    products: Float[Any, "q r r"]
-    owners: Int[Any, " q"]
-    offsets: Float[Any, "n c"]
-    curvature: Float[Any, ""]
-    lower: Float[Any, "b c"]
-    upper: Float[Any, "b c"]
-    weight_decay: Float[Any, ""]
 
 
 class CopositiveSolution(AbstractProgramSolution):
@@ -95,142 +52,6 @@ class CopositiveSolution(AbstractProgramSolution):
     steps: Int[Array, ""]
     residuals: Residuals
     solution: Solution
-
-
-class CopositiveFactor(eqx.Module):
-    """Eigenbasis of A'A on the columns of R, and per pattern (I + sum_k b_k b_k')^-1 for its mu."""
-
-    values: Float[Array, " n"]
-    basis: Float[Array, "n n"]
-    inverses: Float[Array, "p s s"]
-
-
-class CopositiveProgram(AbstractConeProgram[CopositiveFactor]):
-    """The dual of (copositive) in the standard form, with R in some unit t.
-
-    x = (R / t, mu / wd), s = (the matrices / wd, mu / wd, (R - lower) / t, (upper - R) / t), and the
-    value is minus that of (copositive) over t^2.
-    """
-
-    readers: Float[Array, "p n r"]  # t / wd times E_i T_i
-    squares: Float[Array, "p r r"]  # T_i'T_i
-    products: Float[Array, "q r r"]
-    owners: Int[Array, " q"]
-    targets: Float[Array, "n c"]
-    curvature: Float[Array, ""]
-    lower: Float[Array, "b c"]
-    upper: Float[Array, "b c"]
-
-    @property
-    def solvable(self):
-        # A small R within the limits is strictly feasible, and L* is strongly convex or has limits.
-        return True
-
-    def quadratic(self, x):
-        residual, mu = x
-        return self.curvature * residual, jnp.zeros_like(mu)
-
-    def linear(self):
-        return self.targets, jnp.zeros(len(self.products), self.targets.dtype)
-
-    def operator(self, x):
-        residual, mu = x
-        heights = jnp.einsum("kla,lc->kac", self.readers, residual, precision="highest")
-        corner = self._by_pattern(mu[:, None, None] * self.products)
-        outputs = residual.shape[1]
-        empty = jnp.zeros((len(corner), outputs, outputs), mu.dtype)
-        matrices = jnp.block([[corner, -heights], [-jnp.swapaxes(heights, 1, 2), empty]])
-        limited = residual[: len(self.lower)]
-        return matrices, -mu, -limited, limited
-
-    def adjoint(self, y):
-        duals, multipliers, below, above = y
-        rank = self.readers.shape[2]
-        across = jnp.einsum(
-            "kla,kac->lc", self.readers, duals[:, :rank, rank:], precision="highest"
-        )
-        on_mu = jnp.sum(self.products * duals[self.owners, :rank, :rank], axis=(1, 2))
-        gradient = (-2 * across).at[: len(self.lower)].add(above - below)
-        return gradient, on_mu - multipliers
-
-    def offset(self):
-        (count, _, rank), outputs = self.readers.shape, self.targets.shape[1]
-        matrices = jnp.zeros((count, rank + outputs, rank + outputs), self.readers.dtype)
-        matrices = matrices.at[:, :rank, :rank].set(self.squares)
-        matrices = matrices.at[:, rank:, rank:].set(jnp.eye(outputs, dtype=matrices.dtype))
-        return matrices, jnp.zeros(len(self.products), matrices.dtype), -self.lower, self.upper
-
-    def project(self, s):
-        matrices, *signs = s
-        return jax.vmap(project_psd)(matrices), *map(project_nonnegative, signs)
-
-    def factor(self):
-        count, rows, rank = self.readers.shape
-        flat = jnp.swapaxes(self.readers, 0, 1).reshape(rows, count * rank)
-        forms = self.products.reshape(-1, rank**2)
-        # (I + B'B)^-1 = I - B'(I + B B')^-1 B: of the side r^2, however many products there are.
-        grams = self._by_pattern(forms[:, :, None] * forms[:, None, :])
-        inverses = jnp.linalg.inv(jnp.eye(rank**2, dtype=grams.dtype) + grams)
-        values, basis = jnp.linalg.eigh(after(2 * dot(flat, flat.T), inverses))
-        return CopositiveFactor(values, basis, inverses)
-
-    def minimize(self, factor, penalty, target, guess):
-        del guess  # solved exactly
-        pulled, pulled_mu = self.adjoint(target)
-        right = dot(factor.basis.T, penalty * pulled - self.targets)
-        twice = 2.0 if len(self.lower) else 0.0  # both limits
-        divisor = self.curvature + penalty * (factor.values + twice)
-        residual = dot(factor.basis, right / divisor[:, None])
-        forms = self.products.reshape(len(self.products), -1)
-        seen = self._by_pattern(pulled_mu[:, None] * forms)
-        bent = jnp.einsum("kst,kt->ks", factor.inverses, seen, precision="highest")
-        return residual, pulled_mu - jnp.sum(forms * bent[self.owners], axis=1)
-
-    def tangent_factor(self):
-        return ()
-
-    def tangent(self, factor, gradient):
-        return gradient
-
-    def initial(self):
-        """R = 0 and equal mu in a pattern, in the middle of what the matrix allows; y = 0."""
-        lower = jnp.linalg.cholesky(self.squares)
-        total = self._by_pattern(self.products)
-        half = jax.scipy.linalg.solve_triangular(lower, total, lower=True)
-        scaled = jax.scipy.linalg.solve_triangular(lower, jnp.swapaxes(half, 1, 2), lower=True)
-        mu = 0.5 / jnp.linalg.eigvalsh(after(scaled, half))[self.owners, -1]
-        corner, _, _, _ = self.operator((jnp.zeros_like(self.targets), mu))
-        # Limits may be zero on one side.
-        room = (self.upper - self.lower) / 10
-        matrices, _, below, above = self.offset()
-        s = matrices - corner, mu, jnp.maximum(below, room), jnp.maximum(above, room)
-        return s, jax.tree.map(jnp.zeros_like, s)
-
-    def equilibrate(self):
-        return self, NoScaling()
-
-    def interior(self):
-        return CopositiveForm(self)
-
-    def _by_pattern(self, terms: Float[Array, "q ..."]) -> Float[Array, "p ..."]:
-        """Sums over the products of each pattern."""
-        return jax.ops.segment_sum(terms, self.owners, len(self.readers))
-
-
-def copositive_program(data: CopositiveData) -> CopositiveProgram:
-    """The cone program of some data."""
-    unit = _unit(data)
-    frames = jnp.asarray(data.frames)
-    return CopositiveProgram(
-        readers=jnp.asarray(data.readers) * (unit / data.weight_decay),
-        squares=dot(jnp.swapaxes(frames, 1, 2), frames),
-        products=jnp.asarray(data.products),
-        owners=jnp.asarray(data.owners),
-        targets=jnp.asarray(data.offsets) / unit,
-        curvature=jnp.asarray(data.curvature),
-        lower=jnp.asarray(data.lower) / unit,
-        upper=jnp.asarray(data.upper) / unit,
-    )
 
 
 class AbstractPatternProgram(AbstractTrainingProgram[CopositiveData, CopositiveSolution]):
@@ -256,17 +77,17 @@ class AbstractPatternProgram(AbstractTrainingProgram[CopositiveData, CopositiveS
         return InteriorPoint(tolerance=tolerance, max_steps=50, refinements=4)
 
     def read_out(self, data, program, solution):
-        unit = _unit(data)
+        unit = copositive_unit(data)
         residual, _ = solution.x
         duals = 2 * unit**2 / data.weight_decay * solution.y[0]
         rank = program.readers.shape[2]
         frames = jnp.einsum("dr,krs->kds", data.basis, data.frames, precision="highest")
-        moments = dot(dot(frames, duals[:, :rank, :rank]), jnp.swapaxes(frames, 1, 2))
+        moments = matmul(matmul(frames, duals[:, :rank, :rank]), jnp.swapaxes(frames, 1, 2))
         return CopositiveSolution(
             data=data,
             residual=unit * residual,
             moments=moments,
-            models=dot(frames, duals[:, :rank, rank:]),
+            models=matmul(frames, duals[:, :rank, rank:]),
             objective=-(unit**2) * solution.dual_objective,
             dual_objective=-(unit**2) * solution.primal_objective,
             status=solution.status,
@@ -400,15 +221,40 @@ def _conjugate(problem: TrainingProblem) -> Any:
     return found
 
 
-def _unit(data: CopositiveData) -> Array:
-    """The unit of R: the weight decay over the longest sample, but the offsets' size where that is
-    less.
+def copositive_network(problem: TrainingProblem, solution: CopositiveSolution) -> AbstractTwoLayer:
+    """The network of a solution of `CopositiveRelaxation` for this problem; on the host, in float64.
 
-    The value does not depend on it; so no derivative passes through it.
+    Its neurons are the semi-nonnegative factors of the models V_i, its output weights the best ones for
+    these neurons. Where the relaxation is exact its objective is the program's value; otherwise it is
+    an upper bound on p* as any network's.
+
+    **Raises** a `ValueError` for a solution of another number of samples, features or outputs.
     """
-    readers, inverses = jnp.asarray(data.readers), jnp.linalg.inv(jnp.asarray(data.frames))
-    samples = dot(readers, inverses)
-    longest = jnp.max(jnp.linalg.norm(jax.lax.stop_gradient(samples), axis=2))
-    price = data.weight_decay / jnp.where(longest > 0, longest, 1)
-    size = norm(jax.lax.stop_gradient(jnp.asarray(data.offsets)))
-    return jax.lax.stop_gradient(jnp.where(size > 0, jnp.minimum(price, size), price))
+    problem = in_float64(problem)
+    features, data = problem.features, solution.data
+    expected = len(features), features.shape[1], problem.Y.shape[1]
+    given = data.patterns.shape[-1], *solution.models.shape[-2:]
+    if given != expected or solution.models.ndim != 3:
+        raise ValueError(
+            f"solution must be one of this problem, with {expected} samples, features and outputs; it "
+            f"has {given} and models of shape {solution.models.shape} (take one lane of a batch)."
+        )
+    basis = np.asarray(data.basis, np.float64)
+    coordinates = features @ basis
+    models = basis.T @ np.asarray(solution.models, np.float64)
+    moments = basis.T @ np.asarray(solution.moments, np.float64) @ basis
+    sizes = np.linalg.norm(models, axis=(1, 2))
+    first, second = [np.zeros((0, basis.shape[1]))], [np.zeros((0, models.shape[2]))]
+    for i in np.flatnonzero(sizes > NEGLIGIBLE * sizes.max(initial=0.0)):
+        sides = cone_sides(coordinates, data.patterns[i])
+        # A doubly nonnegative U sends every side into the cone; if U = u u', to the neuron.
+        directions = sides[facets(sides)] @ moments[i]
+        factors = semi_nonnegative_factorisation(
+            models[i], sides, directions=directions, tolerance=1e-6
+        )
+        used = row_norms(factors.second) > NEGLIGIBLE * sizes.max()
+        first.append(factors.first[used])
+        second.append(factors.second[used])
+    units, outputs = np.concatenate(first) @ basis.T, np.concatenate(second)
+    found = fit_outputs(problem, units, outputs)
+    return balanced_network(problem, units, found.V)

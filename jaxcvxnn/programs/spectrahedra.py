@@ -1,13 +1,6 @@
-"""(spectrahedra): networks with polynomial activations to the global optimum, squared loss.
+"""(spectrahedra) as a program of training with polynomial activations, squared loss.
 
-The dual (28) of Bartan and Pilanci (2021), with the forms' parts orthogonal to G = diag(1, ..., 1, -1):
-
-    -p* = min  1/2 ||R||^2 + <R, Y>
-    s.t. wd/2 I + sum_i R_ik F_i - rho_k G,  wd/2 I - sum_i R_ik F_i - rho'_k G  PSD
-
-for every output k; for the square activation with wd I and without rho. The multipliers are the
-matrices Z_k and Z'_k of their program (21).
-Derivation: docs/math.md, section "Neural spectrahedra".
+(21) of Bartan and Pilanci (2021). docs/math.md, section "Neural spectrahedra".
 """
 
 import equinox as eqx
@@ -15,26 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxcone import (
-    AbstractConeProgram,
-    InteriorPoint,
-    Residuals,
-    Solution,
-    Splitting,
-    Status,
-    after,
-    norm,
-    project_psd,
-    smat,
-    svec,
-)
+from jaxcone import InteriorPoint, Residuals, Solution, Splitting, Status
+from jaxcone.extend import after, norm
 
+from ..conic.quadratic_forms import AbstractForms, Compressed, compress
+from ..conic.spectrahedra import SpectrahedraProgram
 from ..problem import TrainingProblem, require_squared
-from ..products import dot
 from .abstract import AbstractProgramSolution, AbstractTrainingProgram
-from .planar import NoScaling
-from .quadratic_forms import AbstractForms, Compressed, compress
-from .spectrahedra_interior import SpectrahedraForm
 from .spectrahedron_points import Samples, balanced, bordered, mass, samples_of
 
 # Up to this many loss rows the interior-point method is the default; see docs/math.md.
@@ -73,100 +53,6 @@ class SpectrahedraSolution(AbstractProgramSolution):
     steps: Int[Array, ""]
     residuals: Residuals
     solution: Solution
-
-
-class RowFactor(eqx.Module):
-    """Eigenbasis of A'A on the columns of R; on the multipliers it is s times the identity."""
-
-    values: Float[Array, " k"]
-    basis: Float[Array, "k k"]
-
-
-class SpectrahedraProgram(AbstractConeProgram[RowFactor]):
-    """(spectrahedra) in the standard form, with R in some unit t.
-
-    x = (R / t, rho / wd), s = the matrices / wd, those with +R and those with -R, and the value is
-    -(p* - `constant`) / t^2. `signs` is G's diagonal, None where there is no such multiplier.
-    """
-
-    rows: Float[Array, "k D"]  # t / wd times the forms
-    targets: Float[Array, "k c"]  # Y / t
-    signs: Float[Array, " s"] | None
-    side: int = eqx.field(static=True)
-    trace_price: float = eqx.field(static=True)
-
-    @property
-    def solvable(self):
-        return True  # R = 0 is strictly inside, and the objective is strongly convex in R
-
-    @property
-    def multipliers(self) -> int:
-        """Multipliers rho per output."""
-        return 0 if self.signs is None else 2
-
-    def quadratic(self, x):
-        residual, multipliers = x
-        return residual, jnp.zeros_like(multipliers)
-
-    def linear(self):
-        outputs = self.targets.shape[1]
-        return self.targets, jnp.zeros((self.multipliers, outputs), self.targets.dtype)
-
-    def operator(self, x):
-        residual, multipliers = x
-        pulled = jax.vmap(smat)(dot(residual.T, self.rows))
-        if self.signs is None:
-            return -pulled, pulled
-        shifts = multipliers[:, :, None, None] * jnp.diag(self.signs)
-        return shifts[0] - pulled, shifts[1] + pulled
-
-    def adjoint(self, y):
-        positive, negative = y
-        across = dot(self.rows, jax.vmap(svec)(positive - negative).T)
-        return -across, self._on_signs(y)
-
-    def offset(self):
-        price = self.trace_price * jnp.eye(self.side, dtype=self.rows.dtype)
-        matrices = jnp.broadcast_to(price, (self.targets.shape[1], self.side, self.side))
-        return matrices, matrices
-
-    def project(self, s):
-        return jax.vmap(project_psd)(s[0]), jax.vmap(project_psd)(s[1])
-
-    def factor(self):
-        return RowFactor(*jnp.linalg.eigh(2 * dot(self.rows, self.rows.T)))
-
-    def minimize(self, factor, penalty, target, guess):
-        del guess  # solved exactly
-        pulled, multipliers = self.adjoint(target)
-        right = dot(factor.basis.T, penalty * pulled - self.targets)
-        residual = dot(factor.basis, right / (1 + penalty * factor.values)[:, None])
-        return residual, multipliers / self.side
-
-    def tangent_factor(self):
-        return ()
-
-    def tangent(self, factor, gradient):
-        return gradient
-
-    def initial(self):
-        """R = 0 and rho = 0, strictly inside; y = 0."""
-        matrices = self.offset()
-        return matrices, jax.tree.map(jnp.zeros_like, matrices)
-
-    def equilibrate(self):
-        return self, NoScaling()
-
-    def interior(self):
-        return SpectrahedraForm(self)
-
-    def _on_signs(self, matrices: tuple[Array, Array]) -> Float[Array, "m c"]:
-        """<G, S> of the matrices of both kinds and all outputs."""
-        outputs = self.targets.shape[1]
-        if self.signs is None:
-            return jnp.zeros((0, outputs), self.rows.dtype)
-        diagonals = jnp.diagonal(jnp.stack(matrices), axis1=2, axis2=3)
-        return jnp.sum(self.signs * diagonals, axis=2)
 
 
 class NeuralSpectrahedron(AbstractTrainingProgram[SpectrahedraData, SpectrahedraSolution]):

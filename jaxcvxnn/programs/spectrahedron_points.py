@@ -17,11 +17,13 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from jaxcone.extend import matmul
+
+from ..conic.quadratic_forms import AbstractForms, QuadraticForms, pooled_forms
 from ..convolution import ConvolutionalProblem
-from ..losses import AbstractLoss, Squared
+from ..losses.base import AbstractLoss
+from ..losses.regression import Squared
 from ..problem import TrainingProblem, require_polynomial
-from ..products import dot
-from .quadratic_forms import AbstractForms, QuadraticForms, pooled_forms
 
 # By how many units of rounding a residual is shrunk.
 DOMAIN_ROUNDING = 64
@@ -160,7 +162,7 @@ def bordered(forms: AbstractForms, matrices: Float[Array, "*k s s"]) -> Float[Ar
         values, vectors = jnp.linalg.eigh(matrix)
         values = jnp.maximum(values, 0)
         lifted = jnp.concatenate([vectors, jnp.ones_like(values)[None, :]])
-        return dot(lifted * values, lifted.T)
+        return matmul(lifted * values, lifted.T)
 
     return jnp.vectorize(border, signature="(s,s)->(t,t)")(matrices)
 

@@ -23,21 +23,16 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
-from jaxcone import Status, after, anderson, norm, project_psd
+from jaxcone import Status
+from jaxcone.extend import after, matmul, norm, project_psd
+from jaxcone.methods import anderson
 
+from ..conic.quadratic_forms import AbstractForms, compress
 from ..convolution import ConvolutionalProblem
-from ..losses import AbstractLoss, Squared
+from ..losses.base import AbstractLoss
+from ..losses.regression import Squared
 from ..problem import TrainingProblem
-from ..products import dot
-from .quadratic_forms import AbstractForms, compress
-from .spectrahedron_points import (
-    Samples,
-    balanced,
-    bordered,
-    effective_width,
-    mass,
-    samples_of,
-)
+from .spectrahedron_points import Samples, balanced, bordered, effective_width, mass, samples_of
 
 
 class SpectrahedronSplitting(eqx.Module):
@@ -148,7 +143,7 @@ class CoordinateGram(AbstractGram):
         return self.values[-1]
 
     def solve(self, kappa, right):
-        return dot(dot(right, self.basis) / (0.5 + kappa * self.values), self.basis.T)
+        return matmul(matmul(right, self.basis) / (0.5 + kappa * self.values), self.basis.T)
 
 
 class SampleGram(AbstractGram):
@@ -164,8 +159,10 @@ class SampleGram(AbstractGram):
 
     def solve(self, kappa, right):
         # (1/2 I + kappa Phi'Phi)^-1 = 2 (I - Phi' (Phi Phi' + I / (2 kappa))^-1 Phi).
-        rotated = dot(dot(right, self.rows.T), self.basis) * (kappa / (0.5 + kappa * self.values))
-        return 2 * right - 2 * dot(dot(rotated, self.basis.T), self.rows)
+        rotated = matmul(matmul(right, self.rows.T), self.basis) * (
+            kappa / (0.5 + kappa * self.values)
+        )
+        return 2 * right - 2 * matmul(matmul(rotated, self.basis.T), self.rows)
 
 
 class ProductGram(AbstractGram):
@@ -213,11 +210,11 @@ def _gram_and_pull(samples: Samples) -> tuple[AbstractGram, Float[Array, "*k s s
         weighted = samples.targets if weights is None else weights[:, None] * samples.targets
         return ProductGram(forms, weights), forms.balance(forms.adjoint(weighted))
     loss = compress(forms, samples.targets, weights)
-    pulled = forms.matrices(dot(loss.targets.T, loss.rows))
+    pulled = forms.matrices(matmul(loss.targets.T, loss.rows))
     if count > forms.coordinates:
-        values, basis = jnp.linalg.eigh(dot(loss.rows.T, loss.rows))
+        values, basis = jnp.linalg.eigh(matmul(loss.rows.T, loss.rows))
         return CoordinateGram(jnp.maximum(values, 0), basis), pulled
-    values, basis = jnp.linalg.eigh(dot(loss.rows, loss.rows.T))
+    values, basis = jnp.linalg.eigh(matmul(loss.rows, loss.rows.T))
     return SampleGram(jnp.maximum(values, 0), basis, loss.rows), pulled
 
 

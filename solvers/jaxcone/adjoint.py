@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from .operators import dot as multiply
-from .program import AbstractConeProgram, combine, dot, subtract
+from .program import AbstractConeProgram
+from .pytrees import combine, inner, matmul, subtract
 
 Triple = tuple[PyTree, PyTree, PyTree]
 
@@ -72,10 +72,10 @@ def _attach_value_jvp(primals, tangents):
     def lagrangian(p):
         outside = subtract(x, p.tangent(p.tangent_factor(), x))
         return (
-            dot(x, p.quadratic(x)) / 2
-            + dot(p.linear(), x)
-            + dot(y, subtract(p.operator(x), p.offset()))
-            - dot(off, outside)
+            inner(x, p.quadratic(x)) / 2
+            + inner(p.linear(), x)
+            + inner(y, subtract(p.operator(x), p.offset()))
+            - inner(off, outside)
         )
 
     _, tangent = eqx.filter_jvp(lagrangian, (program,), (tangents[0],))
@@ -100,8 +100,8 @@ def adjoint(
     w = _solve(program, x, v, right, transpose=True)
     _, back = jax.vjp(lambda a, b: _conditions(program, a, b), x, v)
     miss = subtract(back(w), right)
-    size = dot(right, right)
-    residual = jnp.sqrt(dot(miss, miss) / jnp.maximum(size, jnp.finfo(size.dtype).tiny))
+    size = inner(right, right)
+    residual = jnp.sqrt(inner(miss, miss) / jnp.maximum(size, jnp.finfo(size.dtype).tiny))
     _, pull_program = eqx.filter_vjp(lambda p: _conditions(p, x, v), program)
     (gradient,) = pull_program(jax.tree.map(jnp.negative, w))
     return gradient, residual
@@ -170,7 +170,7 @@ def _least_squares(matrix: Float[Array, "k k"], right: Float[Array, " k"]) -> Fl
         return z + both[size:]
 
     z = correct(zero, target)
-    z = correct(z, target - multiply(scaled, z))  # takes most of the bias of e away
+    z = correct(z, target - matmul(scaled, z))  # takes most of the bias of e away
     return columns * z
 
 

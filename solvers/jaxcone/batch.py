@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from .methods.abstract import AbstractSolver
+from .methods.splitting import Splitting
 from .program import AbstractConeProgram
 from .solution import Solution
 from .solve import solve
-from .solver import AbstractSolver
-from .splitting import Splitting
 
 
 def solve_batch(

@@ -18,13 +18,15 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from .cones import AbstractCone, ProductCone
-from .interior_form import DenseForm
-from .operators import AbstractMap, Lineax, Matrix, Pair, dot, norm_estimate, scaled
-from .program import AbstractConeProgram, Scaling, after
-from .symmetric import Layout
+from .cones import PSD, AbstractCone, ProductCone
+from .operators import AbstractMap, Lineax, Matrix, Pair, norm_estimate, scaled
+from .program import AbstractConeProgram, AbstractInteriorForm, Scaling
+from .pytrees import after, matmul
+from .scalings import Layout
 
 Map = Float[Array, "m n"] | np.ndarray | lx.AbstractLinearOperator
+
+
 MapOrPair = Map | tuple[Callable[[Any], Any], Callable[[Any], Any]] | AbstractMap
 
 
@@ -121,7 +123,7 @@ class ConeProgram(AbstractConeProgram[Diagonalised | None]):
         # The ridge pulls to the last x, so that it is gone where the iteration rests.
         right = right + penalty * factor.ridge * guess
         curvature = (1 - factor.weights) + penalty * factor.weights
-        return dot(factor.basis, dot(factor.basis.T, right) / curvature)
+        return matmul(factor.basis, matmul(factor.basis.T, right) / curvature)
 
     def _conjugate_gradients(self, penalty, right, guess):
         # The splitting converges in spite of inexact steps, but Anderson acceleration and the final
@@ -264,7 +266,7 @@ def _ridge(dtype: Any) -> float:
 
 
 def _diagonalise(P: Any, A: Any) -> Diagonalised:
-    gram = dot(A.entries.T, A.entries)
+    gram = matmul(A.entries.T, A.entries)
     n = gram.shape[0]
     identity = jnp.eye(n, dtype=gram.dtype)
     total = gram if P is None else gram + P.entries
@@ -274,9 +276,9 @@ def _diagonalise(P: Any, A: Any) -> Diagonalised:
     inverse = jax.scipy.linalg.solve_triangular(root, identity, lower=True)
     if P is None:
         return Diagonalised(inverse.T, jnp.ones(n, gram.dtype), ridge)
-    curved = dot(dot(inverse, P.entries), inverse.T)
+    curved = matmul(matmul(inverse, P.entries), inverse.T)
     values, vectors = jnp.linalg.eigh(after((curved + curved.T) / 2, inverse))
-    basis = dot(inverse.T, vectors)
+    basis = matmul(inverse.T, vectors)
     # A P that is not convex has no minimum here: the NaN becomes the status `nonfinite`. In
     # directions that neither P nor A sees, P is rounding, and the columns of the basis are long.
     eps = float(jnp.finfo(gram.dtype).eps)
@@ -356,3 +358,58 @@ def _array(name: str, value: Any) -> Array:
         kind = "NaN" if np.any(np.isnan(np.asarray(array))) else "infinite"
         raise ValueError(f"{name}: all entries must be finite, but some are {kind}.")
     return jnp.asarray(array)
+
+
+class DenseForm(AbstractInteriorForm):
+    """A program given by arrays, equilibrated."""
+
+    program: Any  # a ConeProgram with dense P and A
+    scaling: Scaling
+    layout: Layout
+
+    def linear(self):
+        return self.program.c
+
+    def offset(self):
+        return self.program.b
+
+    def quadratic(self, x):
+        return self.program.quadratic(x)
+
+    def operator(self, x):
+        return self.program.operator(x)
+
+    def adjoint(self, y):
+        return self.program.adjoint(y)
+
+    def equality_rows(self):
+        return self.program.A.entries[self.layout.equalities]
+
+    def normal(self, scaling):
+        def column(entries):
+            blocks = self.layout.split(entries)
+            return self.layout.vectors(
+                [w.down(block) for w, block in zip(scaling, blocks, strict=True)], entries.dtype
+            )
+
+        scaled = jax.vmap(column, in_axes=1)(self.program.A.entries)
+        gram = matmul(scaled, scaled.T)
+        return gram if self.program.P is None else gram + self.program.P.entries
+
+    def initial(self):
+        return None
+
+    def points(self, x, s, y):
+        return self.scaling.unscale(x, s, y)
+
+    def twin(self):
+        return self.program, self.scaling
+
+    @property
+    def size(self):
+        return self.program.c.shape[0]
+
+    def cost(self):
+        m, n = self.program.b.shape[0], self.program.c.shape[0]
+        cubes = sum(cone.side**3 for cone in self.layout.cones.cones if isinstance(cone, PSD))
+        return 3.0 * m * n, 2.0 * m * n**2 + 4.0 * n * cubes

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .ordering import after
 from .projections import project_nonnegative, project_psd, project_second_order
+from .pytrees import after
 
 
 class AbstractCone(eqx.Module):

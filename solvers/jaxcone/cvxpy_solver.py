@@ -28,11 +28,11 @@ from cvxpy.reductions.solvers.conic_solvers.conic_solver import ConicSolver
 
 from .cone_program import ConeProgram
 from .cones import PSD, AbstractCone, Nonnegative, SecondOrder, Zero
-from .interior_point import InteriorPoint
+from .methods.abstract import AbstractSolver
+from .methods.interior_point import InteriorPoint
+from .methods.splitting import Splitting
 from .solution import Solution, Status
 from .solve import solve_in_chunks
-from .solver import AbstractSolver
-from .splitting import Splitting
 
 # Since 1.9 CVXPY turns the matrices of PSD constraints into vectors and their duals into matrices, by
 # these names. Earlier versions leave both to the solver: `psd_format_mat` and `_dual_value` below.

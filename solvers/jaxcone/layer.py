@@ -7,10 +7,10 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from .cone_program import ConeProgram
+from .methods.abstract import AbstractSolver
+from .methods.splitting import Splitting
 from .solution import Solution
 from .solve import solve
-from .solver import AbstractSolver
-from .splitting import Splitting
 
 
 class ConeLayer(eqx.Module):

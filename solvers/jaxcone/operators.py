@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float
 
+from .pytrees import matmul
+
 
 class AbstractMap(eqx.Module):
     """A linear map A from vectors of length n to vectors of length m."""
@@ -29,10 +31,10 @@ class Matrix(AbstractMap):
     entries: Float[Array, "m n"]
 
     def apply(self, x):
-        return dot(self.entries, x)
+        return matmul(self.entries, x)
 
     def adjoint(self, y):
-        return dot(self.entries.T, y)
+        return matmul(self.entries.T, y)
 
 
 class Lineax(AbstractMap):
@@ -94,8 +96,3 @@ def norm_estimate(operator: AbstractMap, size: int, dtype: Any, steps: int = 20)
     start = jnp.cos(jnp.arange(size, dtype=dtype))  # no eigenvector of anything in particular
     start = start / jnp.maximum(jnp.linalg.norm(start), jnp.finfo(dtype).tiny)
     return jnp.linalg.norm(operator.apply(jax.lax.fori_loop(0, steps, step, start)))
-
-
-def dot(left: Array, right: Array) -> Array:
-    """Matrix product at full precision: GPUs would round float32 to fewer bits."""
-    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)

@@ -5,24 +5,19 @@ Standard form, with its dual on the right:
     min  1/2 <x, P x> + <c, x>         max  -1/2 <x, P x> - <b, y>
     s.t. A x + s = b,  s in K          s.t. P x + c + A* y = 0,  y in K*
 
-Points x and s are any pytrees of arrays with the inner product of `dot`, so that structured programs
+Points x and s are any pytrees of arrays with the inner product of `inner`, so that structured programs
 keep their matrices as matrices. A program may restrict x to a linear subspace X that its `minimize`
 respects; then the dual equality holds up to the orthogonal complement of X.
 """
 
 import abc
-import functools
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .ordering import after as after
-
-if TYPE_CHECKING:
-    from .interior_form import AbstractInteriorForm
+from .pytrees import largest
+from .scalings import AbstractScaling, Blocks, Layout
 
 Factor = TypeVar("Factor")
 
@@ -118,28 +113,78 @@ class Scaling(eqx.Module):
         """(x, s, y) in the units of the original program."""
 
 
-def dot(left: PyTree, right: PyTree) -> Float[Array, ""]:
-    """Inner product of two pytrees of arrays: the sum of all products of their entries."""
-    products = jax.tree.map(lambda a, b: jnp.sum(a * b), left, right)
-    return jax.tree.reduce(jnp.add, products)
+Start = tuple[Float[Array, " n"], Blocks, Blocks]
 
 
-def norm(tree: PyTree) -> Float[Array, ""]:
-    """Euclidean norm that belongs to `dot`."""
-    return jnp.sqrt(dot(tree, tree))
+class AbstractInteriorForm(eqx.Module):
+    """min 1/2 x'P x + c'x subject to A x + s = b, s in a product of symmetric cones.
+
+    x and the rows of s are vectors of plain coordinates, in which the normal matrix is formed;
+    `points` maps them to the points of the program that this is a form of.
+    """
+
+    layout: eqx.AbstractVar[Layout]
+
+    @abc.abstractmethod
+    def linear(self) -> Float[Array, " n"]:
+        """c."""
+
+    @abc.abstractmethod
+    def offset(self) -> Float[Array, " m"]:
+        """b."""
+
+    @abc.abstractmethod
+    def quadratic(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
+        """P x."""
+
+    @abc.abstractmethod
+    def operator(self, x: Float[Array, " n"]) -> Float[Array, " m"]:
+        """A x."""
+
+    @abc.abstractmethod
+    def adjoint(self, y: Float[Array, " m"]) -> Float[Array, " n"]:
+        """A'y."""
+
+    @abc.abstractmethod
+    def normal(self, scaling: list[AbstractScaling]) -> Float[Array, "n n"]:
+        """P + A'(W'W)^-1 A over the rows that are not equalities."""
+
+    @abc.abstractmethod
+    def equality_rows(self) -> Float[Array, "e n"]:
+        """The rows of A that belong to `Zero` cones."""
+
+    @abc.abstractmethod
+    def initial(self) -> Start | None:
+        """x and interior points s and z to start from; None for the method's own."""
+
+    @abc.abstractmethod
+    def points(
+        self, x: Float[Array, " n"], s: Float[Array, " m"], y: Float[Array, " m"]
+    ) -> tuple[PyTree, PyTree, PyTree]:
+        """The program's own x, s and y."""
+
+    @abc.abstractmethod
+    def twin(self) -> tuple[AbstractConeProgram, Scaling] | None:
+        """The equilibrated program with vectors for points, in whose units proofs are judged.
+
+        None for programs that are known to be solvable.
+        """
+
+    @abc.abstractmethod
+    def cost(self) -> tuple[float, float]:
+        """(numbers held, operations) of forming the normal matrix, beyond the matrix itself."""
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> int:
+        """n, the side of the matrix that is factored in every step."""
 
 
-def largest(tree: PyTree) -> Float[Array, ""]:
-    """The largest absolute value among all entries; 0 if there are none."""
-    leaves = [jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(tree)]
-    return functools.reduce(jnp.maximum, leaves)
+class NoScaling(Scaling):
+    """The units of the program itself, in which its constraints are of size one."""
 
+    def scale(self, s, y):
+        return s, y
 
-def combine(weight_left, left: PyTree, weight_right, right: PyTree) -> PyTree:
-    """weight_left * left + weight_right * right."""
-    return jax.tree.map(lambda a, b: weight_left * a + weight_right * b, left, right)
-
-
-def subtract(left: PyTree, right: PyTree) -> PyTree:
-    """left - right."""
-    return jax.tree.map(jnp.subtract, left, right)
+    def unscale(self, x, s, y):
+        return x, s, y

@@ -4,7 +4,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from .program import AbstractConeProgram, combine, dot, norm, subtract
+from .program import AbstractConeProgram
+from .pytrees import combine, inner, norm, subtract
 
 
 class Residuals(eqx.Module):
@@ -51,9 +52,9 @@ def residuals(
     primal = norm(subtract(combine(1, image, 1, s), offset))
     gradient = combine(1, combine(1, curvature, 1, linear), 1, pull)
     dual = norm(program.tangent(factor, gradient))
-    quadratic = dot(x, curvature) / 2
-    primal_objective = quadratic + dot(linear, x)
-    dual_objective = -quadratic - dot(offset, y)
+    quadratic = inner(x, curvature) / 2
+    primal_objective = quadratic + inner(linear, x)
+    dual_objective = -quadratic - inner(offset, y)
     gap = jnp.abs(primal_objective - dual_objective)
     return Residuals(
         primal=primal,
@@ -88,6 +89,6 @@ def dimacs_errors(
             found.dual_relative,
             norm(outside_dual) / unit_dual,
             gap / size,
-            dot(s, y) / size,
+            inner(s, y) / size,
         ]
     )

@@ -11,10 +11,10 @@ from jax.core import Tracer
 from jaxtyping import PyTree
 
 from .adjoint import attach, attach_value
+from .methods.abstract import AbstractSolver
+from .methods.splitting import Splitting
 from .program import AbstractConeProgram
 from .solution import Solution, Status
-from .solver import AbstractSolver
-from .splitting import Splitting
 
 
 def solve(

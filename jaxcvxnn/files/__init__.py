@@ -1,0 +1,1 @@
+"""Networks and figures as files, and data to try things on."""

@@ -1,0 +1,1 @@
+"""Losses: values, gradients, proxes, conjugates, and bounds on them."""
