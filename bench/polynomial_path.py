@@ -44,7 +44,6 @@ from jaxcvxnn.improve import spectrahedron_network, train_sgd
 from jaxcvxnn.improve.gradient_descent import random_network
 from jaxcvxnn.networks import with_unit_neurons
 from jaxcvxnn.programs import SpectrahedronPath, SpectrahedronSplitting, spectrahedron_path
-from jaxcvxnn.proof import certify_polynomial_residual
 
 # Eigenvalues that count as zero, relative to the largest of their matrix.
 RANK_TOLERANCE = 1e-6
@@ -180,7 +179,7 @@ def judge(split: Split, path: SpectrahedronPath, loss: str, seconds: float) -> l
         row = Row(
             weight_decay=float(weight_decay),
             objective=objective(network, problem, weight_decay),
-            lower=certify_polynomial_residual(problem, found.residual).lower_bound,
+            lower=jaxcvxnn.certify_residual(problem, found.residual).lower_bound,
             width=network.width,
             train=accuracy(outputs(network, split.X, problem), split.labels),
             test=accuracy(outputs(network, split.X_test, problem), split.labels_test),

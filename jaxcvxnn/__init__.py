@@ -14,6 +14,7 @@ from . import (
     studies as studies,
     training as training,
 )
+from .bound import Bound as Bound
 from .activations import LeakyReLU as LeakyReLU, Polynomial as Polynomial
 from .convolution import (
     ConvolutionalPolynomialNetwork as ConvolutionalPolynomialNetwork,
@@ -39,7 +40,7 @@ from .proof.network import NetworkCertificate as NetworkCertificate
 from .proof.residual import certify_residual as certify_residual
 from .training.batch import CertifiedSolution as CertifiedSolution, solve_batch as solve_batch
 from .training.certify import certify as certify
-from .training.job import Progress as Progress
+from .job import Job as Job, Progress as Progress
 from .training.path import (
     PathPoint as PathPoint,
     RegularizationPath as RegularizationPath,

@@ -182,6 +182,14 @@ def from_first_layer(
     return two_layer(weights[:-1], V, weights[-1], activation=activation)
 
 
+def zero_network(
+    features: int, outputs: int, *, bias: bool, activation: AbstractActivation = RELU
+) -> AbstractTwoLayer:
+    """The network without neurons, in NumPy."""
+    nothing = np.zeros((features + bias, 0))
+    return from_first_layer(nothing, np.zeros((0, outputs)), bias=bias, activation=activation)
+
+
 def _weights(U: Any, V: Any, b: Any, kind: str) -> tuple[Any, Any, Any]:
     """The weights as arrays of floats that fit together."""
     U, V = float_array(U), float_array(V)

@@ -38,7 +38,7 @@ from jaxcone.extend import (
     project_psd,
 )
 
-from .dual_form import AbstractDualForm, joined, reader_gram
+from .dual_form import AbstractDualForm, joined, reader_gram, residual_unit
 
 
 class CopositiveData(eqx.Module):
@@ -200,17 +200,11 @@ def copositive_program(data: CopositiveData) -> CopositiveProgram:
 
 
 def copositive_unit(data: CopositiveData) -> Array:
-    """The unit of R: the weight decay over the longest sample, but the offsets' size where that is
-    less.
-
-    The value does not depend on it; so no derivative passes through it.
-    """
+    """The unit of R (`residual_unit`), by the offsets' size."""
     readers, inverses = jnp.asarray(data.readers), jnp.linalg.inv(jnp.asarray(data.frames))
-    samples = matmul(readers, inverses)
-    longest = jnp.max(jnp.linalg.norm(jax.lax.stop_gradient(samples), axis=2))
-    price = data.weight_decay / jnp.where(longest > 0, longest, 1)
-    size = norm(jax.lax.stop_gradient(jnp.asarray(data.offsets)))
-    return jax.lax.stop_gradient(jnp.where(size > 0, jnp.minimum(price, size), price))
+    samples = jax.lax.stop_gradient(matmul(readers, inverses))
+    longest = jnp.max(jnp.linalg.norm(samples, axis=2))
+    return residual_unit(data.weight_decay, longest, data.offsets)
 
 
 class CopositiveForm(AbstractDualForm):

@@ -64,6 +64,18 @@ class AbstractDualForm(AbstractInteriorForm):
         return (1 + value) / self.layout.degree
 
 
+def residual_unit(weight_decay: Any, longest: Any, targets: Any) -> Array:
+    """The unit of R: the weight decay over the longest sample or form, but |targets| where that is less.
+
+    In either case p* is not small against its square, so that a relative gap means something. The value
+    does not depend on the unit; so no derivative passes through it.
+    """
+    longest = jax.lax.stop_gradient(jnp.asarray(longest))
+    price = weight_decay / jnp.where(longest > 0, longest, 1)
+    size = norm(jax.lax.stop_gradient(jnp.asarray(targets)))
+    return jax.lax.stop_gradient(jnp.where(size > 0, jnp.minimum(price, size), price))
+
+
 def joined(parts: Any) -> Array:
     """All entries of some arrays in one vector."""
     return jnp.concatenate([part.ravel() for part in parts])

@@ -33,7 +33,7 @@ from jaxcone.extend import (
     project_psd,
 )
 
-from .dual_form import AbstractDualForm, joined, reader_gram
+from .dual_form import AbstractDualForm, joined, reader_gram, residual_unit
 
 
 class PlanarData(eqx.Module):
@@ -186,16 +186,9 @@ def planar_program(data: PlanarData) -> PlanarProgram:
 
 
 def planar_unit(data: PlanarData) -> Array:
-    """The unit of R: the weight decay over the longest feature, but |Y| where that is less.
-
-    In either case p* is not small against its square, so that a relative gap means something. The
-    value does not depend on the unit; so no derivative passes through it.
-    """
-    features, targets = jnp.asarray(data.features), jnp.asarray(data.targets)
-    longest = jnp.max(jnp.linalg.norm(jax.lax.stop_gradient(features), axis=1))
-    price = data.weight_decay / jnp.where(longest > 0, longest, 1)
-    size = norm(jax.lax.stop_gradient(targets))
-    return jax.lax.stop_gradient(jnp.where(size > 0, jnp.minimum(price, size), price))
+    """The unit of R (`residual_unit`)."""
+    longest = jnp.max(jnp.linalg.norm(jax.lax.stop_gradient(jnp.asarray(data.features)), axis=1))
+    return residual_unit(data.weight_decay, longest, data.targets)
 
 
 class PlanarForm(AbstractDualForm):

@@ -30,6 +30,7 @@ from jaxcone.extend import (
 )
 
 from .dual_form import AbstractDualForm
+from .quadratic_forms import Compressed
 
 
 class RowFactor(eqx.Module):
@@ -48,6 +49,8 @@ class SpectrahedraProgram(AbstractConeProgram[RowFactor]):
 
     rows: Float[Array, "k D"]  # t / wd times the forms
     targets: Float[Array, "k c"]  # Y / t
+    loss: Compressed  # the loss that both are of
+    unit: Float[Array, ""]  # t
     signs: Float[Array, " s"] | None
     side: int = eqx.field(static=True)
     trace_price: float = eqx.field(static=True)

@@ -8,7 +8,7 @@ not zero. docs/math.md, section "Hyperplane arrangements".
 """
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import equinox as eqx
 import numpy as np
@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float
 from jaxcone import verified
 
 from ..arrays import Matrix, finite_matrix
-from ..networks import AbstractTwoLayer
 from .directions import row_space
 from .planes import PARALLEL, distinct_patterns, on_plane, pattern_keys
 from .scaling import scaled_rows
@@ -202,7 +201,16 @@ def low_rank_guarantee(
     return LowRankGuarantee(sign_patterns(coordinates, limit=limit), left_out, (1 + ratio) ** 2)
 
 
-def network_patterns(network: AbstractTwoLayer, X: Any) -> Bool[np.ndarray, "m n"]:
+class _HasFirstLayer(Protocol):
+    """A two-layer network, as far as its patterns go."""
+
+    @property
+    def b(self) -> Any: ...
+    @property
+    def first_layer(self) -> Any: ...
+
+
+def network_patterns(network: _HasFirstLayer, X: Any) -> Bool[np.ndarray, "m n"]:
     """The distinct patterns of a network's neurons on samples X (n, d), biases included.
 
     Neurons with zero weights in the first layer have none.

@@ -6,6 +6,7 @@ directions is heuristic: it finds local maxima and proves nothing. With the dire
 left is a group lasso in V, solved by iteratively reweighted ridge regression.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..job import Job
 from ..networks import AbstractTwoLayer, from_first_layer
 from ..problem import TrainingProblem
 
@@ -34,42 +36,44 @@ def grow(
     rounds: int = 40,
     per_round: int = 60,
     tolerance: float = 1e-6,
-    watch: Callable[[AbstractTwoLayer, float, int], bool | None] | None = None,
-    catch_interrupt: bool = True,
+    job: Job | None = None,
+    watch: Callable[[AbstractTwoLayer, float, int], object] | None = None,
 ) -> AbstractTwoLayer:
     """The best network found by rounds of insertion, refit and pruning, of at most `width` neurons.
 
     It ends when no direction was found whose price exceeds the weight decay by `tolerance`,
-    relative. `watch(network, objective, round)` is called after each round and ends it by returning
-    True; a KeyboardInterrupt ends it too, with the best so far, unless `catch_interrupt` is False.
+    relative, and where `job` is over, with the best so far. `watch(network, objective, round)` is told
+    after each round.
     """
+    job = Job() if job is None else job
     best, value = network, float(problem.objective(network))
     first, strength = _directions(network)
     current = network
-    try:
-        for done in range(rounds):
-            key, draw = jax.random.split(key)
-            padded = pad(current, width)
-            candidates, prices = best_directions(problem, padded, draw, count=per_round)
-            pays = np.asarray(prices) > float(problem.weight_decay) * (1 + tolerance)
-            if not pays.any():
-                break
-            new = np.asarray(candidates)[:, pays][:, : max(width - first.shape[1], 0)]
-            size = 0.3 * strength.mean() if strength.size else 1.0
-            first = np.concatenate([first, new], axis=1)
-            strength = np.concatenate([strength, np.full(new.shape[1], size)])
-            fitted = _refit_padded(problem, first, strength, width)
-            first, strength = _directions(fitted)
-            keep = strength > NEGLIGIBLE * strength.max(initial=0.0)
-            first, strength, current = first[:, keep], strength[keep], fitted
-            reached = float(problem.objective(fitted))
-            if reached < value:
-                best, value = fitted, reached
-            if watch is not None and watch(best, value, done + 1):
-                break
-    except KeyboardInterrupt:
-        if not catch_interrupt:
-            raise
+    for done in range(rounds):
+        key, draw = jax.random.split(key)
+        search = functools.partial(best_directions, problem, pad(current, width), draw)
+        found = job.chunk(lambda search=search: jax.block_until_ready(search(count=per_round)))
+        if found is None:
+            break
+        candidates, prices = found
+        pays = np.asarray(prices) > float(problem.weight_decay) * (1 + tolerance)
+        if not pays.any():
+            break
+        new = np.asarray(candidates)[:, pays][:, : max(width - first.shape[1], 0)]
+        size = 0.3 * strength.mean() if strength.size else 1.0
+        first = np.concatenate([first, new], axis=1)
+        strength = np.concatenate([strength, np.full(new.shape[1], size)])
+        fit = functools.partial(_refit_padded, problem, first, strength, width)
+        fitted = job.chunk(lambda fit=fit: jax.block_until_ready(fit()))
+        if fitted is None:
+            break
+        first, strength = _directions(fitted)
+        keep = strength > NEGLIGIBLE * strength.max(initial=0.0)
+        first, strength, current = first[:, keep], strength[keep], fitted
+        reached = float(problem.objective(fitted))
+        if reached < value:
+            best, value = fitted, reached
+        job.tell(watch, best, value, done + 1)
     return best
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from ..activations import LeakyReLU
 from ..arrays import Matrix
 from ..interior.group_lasso import GroupLassoSolution, solve_group_lasso
+from ..job import Job
 from ..networks import AbstractTwoLayer, from_first_layer
 from ..problem import TrainingProblem, in_float64
 from .polish import merge
@@ -30,13 +31,23 @@ def narrow(problem: TrainingProblem, network: AbstractTwoLayer, width: int) -> A
 
 
 def fit_outputs(
-    problem: TrainingProblem, first: Matrix, start: Matrix, tolerance: float = 1e-10
+    problem: TrainingProblem,
+    first: Matrix,
+    start: Matrix,
+    tolerance: float = 1e-10,
+    job: Job | None = None,
 ) -> GroupLassoSolution:
-    """The best output weights of unit neurons (m, d)."""
+    """The best output weights of unit neurons (m, d), or what is reached when `job` is over."""
     activations = problem.activation(problem.features @ first.T)
     penalties = np.full(len(first), float(problem.weight_decay))
     return solve_group_lasso(
-        activations, problem.Y, penalties, loss=problem.loss, start=start, tolerance=tolerance
+        activations,
+        problem.Y,
+        penalties,
+        loss=problem.loss,
+        start=start,
+        tolerance=tolerance,
+        job=job,
     )
 
 

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float, Int
 
+from ..job import Job, Pace
 from ..networks import AbstractTwoLayer, from_first_layer, two_layer
 from ..problem import TrainingProblem
 
@@ -82,75 +84,93 @@ def polish(
     network: AbstractTwoLayer,
     *,
     tolerance: float = 1e-9,
-    watch: Callable[[AbstractTwoLayer, float, int, int], bool | None] | None = None,
-    catch_interrupt: bool = True,
+    job: Job | None = None,
+    watch: Callable[[AbstractTwoLayer, float, int, int], object] | None = None,
 ) -> AbstractTwoLayer:
     """Descend on `problem.objective`; returns the best network seen, balanced, never a worse one.
 
     **Arguments:** an L-BFGS phase ends when a chunk of steps gains less than `tolerance` relative.
-    `watch(network, objective, step, steps)` is called after every chunk and ends the polish by
-    returning True; a KeyboardInterrupt ends it too, with the best so far, unless
-    `catch_interrupt` is False.
+    `job` ends the polish with the best so far. `watch(network, objective, step, steps)` is told after
+    every chunk.
     """
+    job = Job() if job is None else job
     best = balance(jax.tree.map(jnp.asarray, network))
     value = float(problem.objective(best))
     total, done = sum(steps for _, steps in SCHEDULE), 0
-    try:
-        for name, steps in SCHEDULE:
-            chunk = max(steps // 10, 50)
-            current, state = best, None
-            for start in range(0, steps, chunk):
-                phase = _Phase(name, steps, chunk)
-                run = phase.first if state is None else phase.next
-                current, state, seen = jax.block_until_ready(run(problem, current, state))
-                candidate = balance(seen)
-                reached = float(problem.objective(candidate))
-                gained = value - reached
-                if gained > 0:
-                    best, value = candidate, reached
-                done_now = done + start + chunk
-                if watch is not None and watch(best, value, done_now, total):
-                    return best
-                if name == "lbfgs" and not gained > tolerance * abs(value):
-                    break
-            done += steps
-    except KeyboardInterrupt:
-        if not catch_interrupt:
-            raise
+    for name, steps in SCHEDULE:
+        phase, chunk = _Phase(name, steps), max(steps // 10, 50)
+        descent, pace = _start(phase, problem, best), Pace(job)
+
+        def further(count, phase=phase):
+            nonlocal descent
+            descent = jax.block_until_ready(_descend(phase, problem, descent, jnp.asarray(count)))
+            return descent
+
+        for start in range(0, steps, chunk):
+            pace.run(chunk, further)
+            candidate = balance(descent.best)
+            reached = float(problem.objective(candidate))
+            gained = value - reached
+            if gained > 0:
+                best, value = candidate, reached
+            job.tell(watch, best, value, done + start + chunk, total)
+            if job.over():
+                return best
+            if name == "lbfgs" and not gained > tolerance * abs(value):
+                break
+        done += steps
     return best
 
 
 class _Phase(eqx.Module):
-    """One optimiser for a number of steps, run chunk by chunk."""
+    """One optimiser, and the number of steps over which Adam's fall to zero."""
 
     name: str = eqx.field(static=True)
     steps: int = eqx.field(static=True)
-    chunk: int = eqx.field(static=True)
 
-    def first(self, problem: TrainingProblem, network: AbstractTwoLayer, _: Any):
-        return _descend(self, problem, network, _start(self, network))
 
-    def next(self, problem: TrainingProblem, network: AbstractTwoLayer, state: Any):
-        return _descend(self, problem, network, state)
+class _Descent(eqx.Module):
+    """Where an optimiser is, and the best network that it has seen."""
+
+    network: AbstractTwoLayer
+    memory: Any
+    size: Float[Array, ""]  # of Adam's first steps
+    count: Int[Array, ""]
+    best: AbstractTwoLayer
+    lowest: Float[Array, ""]
+
+    def record(self, value: Array) -> "_Descent":
+        """With the present network, of this objective, as the best one if it is."""
+        better = value < self.lowest
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), self.network, self.best)
+        lowest = jnp.where(better, value, self.lowest)
+        return eqx.tree_at(lambda d: (d.best, d.lowest), self, (best, lowest))
 
 
 @eqx.filter_jit
-def _start(phase: _Phase, network: AbstractTwoLayer):
+def _start(phase: _Phase, problem: TrainingProblem, network: AbstractTwoLayer) -> _Descent:
     leaves = jax.tree.leaves(network)
     squares = sum(jnp.sum(leaf**2) for leaf in leaves)
     live = sum(jnp.sum(leaf != 0) for leaf in leaves)
-    size = ADAM_STEP * jnp.sqrt(squares / jnp.maximum(live, 1))
-    return _rule(phase).init(network), size, jnp.zeros((), jnp.int32)
+    return _Descent(
+        network=network,
+        memory=_rule(phase).init(network),
+        size=ADAM_STEP * jnp.sqrt(squares / jnp.maximum(live, 1)),
+        count=jnp.zeros((), jnp.int32),
+        best=network,
+        lowest=problem.objective(network),
+    )
 
 
 @eqx.filter_jit
-def _descend(phase: _Phase, problem: TrainingProblem, network: AbstractTwoLayer, state: Any):
-    """(network, state, best network seen) after a chunk of steps."""
+def _descend(
+    phase: _Phase, problem: TrainingProblem, descent: _Descent, steps: Int[Array, ""]
+) -> _Descent:
+    """The state after some more steps."""
     rule = _rule(phase)
-    memory, size, count = state
 
-    def step(_, carry):
-        network, memory, count, best, lowest = carry
+    def step(_, now: _Descent) -> _Descent:
+        network, memory = now.network, now.memory
         if phase.name == "lbfgs":
             value, slope = optax.value_and_grad_from_state(problem.objective)(network, state=memory)
             updates, memory = rule.update(
@@ -159,18 +179,14 @@ def _descend(phase: _Phase, problem: TrainingProblem, network: AbstractTwoLayer,
         else:
             value, slope = jax.value_and_grad(problem.objective)(network)
             updates, memory = rule.update(slope, memory)
-            fall = (1 + jnp.cos(jnp.pi * count / phase.steps)) / 2
-            updates = jax.tree.map(lambda u: -size * fall * u, updates)
-        better = value < lowest
-        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), network, best)
-        lowest = jnp.where(better, value, lowest)
-        return optax.apply_updates(network, updates), memory, count + 1, best, lowest
+            fall = (1 + jnp.cos(jnp.pi * now.count / phase.steps)) / 2
+            updates = jax.tree.map(lambda u: -now.size * fall * u, updates)
+        kept = now.record(value)
+        moved = optax.apply_updates(network, updates)
+        return _Descent(moved, memory, now.size, now.count + 1, kept.best, kept.lowest)
 
-    carry = (network, memory, count, network, problem.objective(network))
-    network, memory, count, best, lowest = jax.lax.fori_loop(0, phase.chunk, step, carry)
-    better = problem.objective(network) < lowest
-    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), network, best)
-    return network, (memory, size, count), best
+    descent = jax.lax.fori_loop(0, steps, step, descent)
+    return descent.record(problem.objective(descent.network))
 
 
 def _rule(phase: _Phase) -> Any:

@@ -1,5 +1,10 @@
 """Networks with fewer neurons of almost the same objective."""
 
+import functools
+
+import jax
+
+from ..job import Job
 from ..networks import AbstractTwoLayer
 from ..problem import TrainingProblem
 from .insertion import refit_network
@@ -12,16 +17,20 @@ TOLERANCES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-8)
 
 
 def simplify(
-    problem: TrainingProblem, network: AbstractTwoLayer, *, width: int = 300
+    problem: TrainingProblem, network: AbstractTwoLayer, *, width: int = 300, job: Job | None = None
 ) -> AbstractTwoLayer:
     """The network with parallel neurons merged and weak ones dropped, as far as this costs at most
-    `SIMPLER` of the objective once the output weights are fitted again."""
+    `SIMPLER` of the objective once the output weights are fitted again, until `job` is over."""
+    job = Job() if job is None else job
     limit = (1 + SIMPLER) * float(problem.objective(network))
     network = prune(network)
     tolerances = list(TOLERANCES)
     while tolerances:
         fewer = prune(merge(network, tolerance=tolerances[0]), threshold=tolerances[0])
-        fitted = refit_network(problem, fewer, width=width)
+        refit = functools.partial(refit_network, problem, fewer, width=width)
+        fitted = job.chunk(lambda refit=refit: jax.block_until_ready(refit()))
+        if fitted is None:
+            break
         simpler = prune(fitted)
         if simpler.width < network.width and float(problem.objective(fitted)) <= limit:
             network, tolerances = simpler, list(TOLERANCES)

@@ -18,6 +18,8 @@ import numpy as np
 from jaxtyping import Float
 
 from ..arrays import Matrix
+from ..bound import relative_gap
+from ..job import Job
 from ..losses.base import AbstractLoss
 from ..losses.quadratic_conjugate import QuadraticLoss
 from .group_lasso_steps import QuadraticLasso, solve_quadratic
@@ -53,8 +55,7 @@ class GroupLassoSolution(eqx.Module):
     @property
     def relative_gap(self) -> float:
         """(objective - dual_objective) / |objective|."""
-        tiny = float(np.finfo(float).tiny)
-        return (self.objective - self.dual_objective) / max(abs(self.objective), tiny)
+        return relative_gap(self.dual_objective, self.objective)
 
 
 def solve_group_lasso(
@@ -66,10 +67,11 @@ def solve_group_lasso(
     start: Any = None,
     tolerance: float = 1e-10,
     max_steps: int = 500,
+    job: Job | None = None,
 ) -> GroupLassoSolution:
     """min over V of loss(A V, Y) + sum_j w_j |v_j| to a relative duality gap of `tolerance`.
 
-    Never fails to return: where rounding or `max_steps` stops it before, `relative_gap` tells.
+    Never fails to return: where rounding, `max_steps` or `job` stops it before, `relative_gap` tells.
 
     **Arguments:**
 
@@ -79,6 +81,7 @@ def solve_group_lasso(
     - `loss`: smooth, or with a `quadratic_conjugate`, for which neither Hessian nor curvature is used
       and kinks do no harm.
     - `start`: V (m, c) near the optimum saves steps; rows of zeros stand for new neurons.
+    - `job`: asked before each step.
     - `max_steps`: Newton steps, each with one Cholesky factorisation of side c min(m, n) or so.
 
     **Raises** a `ValueError` for shapes that do not match, entries that are not finite, penalties
@@ -92,7 +95,8 @@ def solve_group_lasso(
     used = np.flatnonzero(np.any(A != 0, axis=0))
     # In the unit w_j of every group the penalty is sum_j |v_j| and the dual constraint |R'a_j| <= 1.
     problem = _Problem(A[:, used] / w[used], Y, loss)
-    found = _proximal_newton(problem, V[used] * w[used, None], tolerance, max_steps)
+    job = Job() if job is None else job
+    found = _proximal_newton(problem, V[used] * w[used, None], tolerance, max_steps, job)
     full = np.zeros((A.shape[1], Y.shape[1]))
     full[used] = found.V / w[used, None]
     return GroupLassoSolution(full, found.R, found.objective, found.dual_objective, found.steps)
@@ -131,7 +135,9 @@ class _Problem(NamedTuple):
         return feasible, -float(self.evaluate("conjugate", feasible))
 
 
-def _proximal_newton(problem: _Problem, V: Matrix, tolerance: float, max_steps: int) -> _Pair:
+def _proximal_newton(
+    problem: _Problem, V: Matrix, tolerance: float, max_steps: int, job: Job
+) -> _Pair:
     """Quadratic models of the loss about V, each minimised exactly with the penalty, damped by a
     multiple of the identity as in Levenberg's method."""
     R, dual = problem.shrunk(problem.evaluate("gradient", problem.activations @ V))
@@ -142,7 +148,7 @@ def _proximal_newton(problem: _Problem, V: Matrix, tolerance: float, max_steps: 
         inner = solve_quadratic(
             model.lasso,
             best.V,
-            lambda p, d, model=model: model.enough(p, d, tolerance),
+            lambda p, d, model=model: job.over() or model.enough(p, d, tolerance),
             max_steps - best.steps,
         )
         objective = problem.objective(inner.V)
@@ -157,7 +163,7 @@ def _proximal_newton(problem: _Problem, V: Matrix, tolerance: float, max_steps: 
         if decrease > 0:
             best = best._replace(V=inner.V, objective=objective)
         unit = tolerance * abs(best.objective)
-        exhausted = inner.steps == 0 or best.steps >= max_steps
+        exhausted = inner.steps == 0 or best.steps >= max_steps or job.over()
         # Where the model is an upper bound without damping, a small decrease is a small gap.
         settled = predicted <= NOTHING * unit or (model.lasso.roots is None and decrease <= unit)
         if model.exact or exhausted or settled:

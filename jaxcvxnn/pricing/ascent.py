@@ -13,10 +13,15 @@ import itertools
 import numpy as np
 
 from ..arrays import Matrix
+from ..job import Job
 from .price import prices
 
 POWER_STEPS = 40
 POLISH_STEPS = 30
+# Rows nearest to zero at most of which the polish tries all subsets: 2^7 of them for each point.
+MOST_WALLS = 7
+# Numbers in one array of a batch of points: some ten milliseconds between two looks at the job.
+BATCH = 2**22
 TINY = np.finfo(float).tiny
 
 
@@ -29,6 +34,7 @@ def local_maxima(
     count: int = 60,
     distance: float = 1e-6,
     seed: int = 0,
+    job: Job | None = None,
 ) -> tuple[Matrix, Matrix]:
     """Distinct local maxima of ||R' relu(F u)|| on the unit sphere, as far as ascent finds them.
 
@@ -41,19 +47,21 @@ def local_maxima(
     - `distance`: of two neurons whose activations have a cosine above 1 - `distance`, the worse one
       is dropped.
     - `seed`: the result is a function of it and of the data.
+    - `job`: asked before each step; when it is over, the points are what they are by then.
 
     **Returns** unit directions (k, r) and their prices (k,), the best first; k is 0 only where every
     start has price 0.
     """
+    job = Job() if job is None else job
     rng = np.random.default_rng(seed)
     given = np.zeros((0, features.shape[1]))
     if neurons is not None:
         given = normalised(np.asarray(neurons, float))
     points = np.concatenate([random_directions(rng, features, starts), given])
     # Power steps may lose height at a kink: what was given also stays as it is.
-    points = np.concatenate([_power_steps(residual, features, points), given])
+    points = np.concatenate([_power_steps(residual, features, points, job), given])
     points, _ = distinct(residual, features, points, distance, count)
-    points = polish(residual, features, points)
+    points = polish(residual, features, points, job)
     return distinct(residual, features, points, distance, count)
 
 
@@ -102,27 +110,31 @@ def distinct(
     return points[kept], values[kept]
 
 
-def polish(residual: Matrix, features: Matrix, points: Matrix) -> Matrix:
+def polish(residual: Matrix, features: Matrix, points: Matrix, job: Job | None = None) -> Matrix:
     """Unit points (k, r) moved to local maxima, kinks included; no price falls.
 
-    At a maximum some rows may be exactly zero. For every subset S of the r - 1 independent rows
-    nearest to zero the price is, for the present signs of the other rows, the norm of R'DF P with P
-    the projection on {f_i'u = 0, i in S}. Candidates are its top right singular vector and the point
-    on the way to it where the first sign changes; the best true price counts.
+    At a maximum some rows may be exactly zero. For every subset S of the r - 1 independent rows nearest
+    to zero, or `MOST_WALLS` of them, the price is, for the present signs of the other rows, the norm of
+    R'DF P with P the projection on {f_i'u = 0, i in S}. Candidates are its top right singular vector
+    and the point on the way to it where the first sign changes; the best true price counts.
     """
+    job = Job() if job is None else job
     rank = features.shape[1]
-    subsets = np.array(list(itertools.product([0.0, 1.0], repeat=rank - 1)))
+    held = min(rank - 1, MOST_WALLS)
+    subsets = np.array(list(itertools.product([0.0, 1.0], repeat=held)))
     unit = features / np.maximum(np.linalg.norm(features, axis=1), TINY)[:, None]
     pieces = (residual[:, :, None] * features[:, None]).reshape(len(features), -1)
     points = points.copy()
     moving = np.arange(len(points))
     for _ in range(POLISH_STEPS):
-        if not moving.size:
+        if not moving.size or job.over():
             break
         here = points[moving]
         values = prices(residual, features, here)
         inner = here @ features.T
-        walls = subsets[:, :, None] * _nearest_walls(unit, here)[:, None]  # (k, subsets, r - 1, r)
+        walls = (
+            subsets[:, :, None] * _nearest_walls(unit, here, held)[:, None]
+        )  # (k, subsets, held, r)
         onto = np.eye(rank) - np.linalg.pinv(walls) @ walls
         linear = ((inner > 0) @ pieces).reshape(len(here), -1, rank)
         top = np.linalg.svd(linear[:, None] @ onto)[2][:, :, 0]  # (k, subsets, r)
@@ -139,14 +151,14 @@ def polish(residual: Matrix, features: Matrix, points: Matrix) -> Matrix:
     return points
 
 
-def _nearest_walls(unit: Matrix, points: Matrix) -> Matrix:
-    """For each point r - 1 linearly independent rows of `unit`, nearest to zero there; some may be 0.
+def _nearest_walls(unit: Matrix, points: Matrix, count: int) -> Matrix:
+    """For each point `count` linearly independent rows of `unit`, nearest to zero there; some may be 0.
 
     Parallel rows share a wall, which is why the nearest ones do not do.
     """
     distances = np.abs(points @ unit.T)
     rest = np.broadcast_to(unit, (len(points), *unit.shape)).copy()
-    walls = np.zeros((len(points), unit.shape[1] - 1, unit.shape[1]))
+    walls = np.zeros((len(points), count, unit.shape[1]))
     lane = np.arange(len(points))
     for wall in range(walls.shape[1]):
         left = np.linalg.norm(rest, axis=2)
@@ -167,10 +179,18 @@ def _first_crossings(features: Matrix, points: Matrix, ends: Matrix) -> Matrix:
     return points[:, None] + part * (ends - points[:, None])
 
 
-def _power_steps(residual: Matrix, features: Matrix, points: Matrix) -> Matrix:
+def _power_steps(residual: Matrix, features: Matrix, points: Matrix, job: Job) -> Matrix:
     """u <- grad f / |grad f|, some times: monotone inside a cell."""
-    for _ in range(POWER_STEPS):
-        inner = points @ features.T
-        output = np.maximum(inner, 0) @ residual
-        points = normalised(((inner > 0) * (output @ residual.T)) @ features)
-    return points
+
+    def climbed(points: Matrix) -> Matrix:
+        for _ in range(POWER_STEPS):
+            if job.over():
+                break
+            inner = points @ features.T
+            output = np.maximum(inner, 0) @ residual
+            points = normalised(((inner > 0) * (output @ residual.T)) @ features)
+        return points
+
+    size = max(BATCH // len(features), 1)
+    batches = [points[start : start + size] for start in range(0, len(points), size)]
+    return np.concatenate([climbed(batch) for batch in batches] or [points])

@@ -7,7 +7,6 @@ any time.
 """
 
 import os
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -18,12 +17,13 @@ from jaxcone import verified
 
 from ..arrays import Matrix, finite_matrix
 from .ascent import distinct, local_maxima, polish, singular_axes
+from .budget import Budget
 from .frontier import Frontier, Shelf
 from .price import Price, prices
 from .simplicial_cones import Cones, Examined, Rows, examine, orthants, rows_that_count, split
 
 METHOD = "branch and bound"
-PARENTS = 4096  # cones that are split between two looks at the clock
+PARENTS = 4096  # cones that are split between two looks at the job
 BATCH = 2**16  # numbers in one array of a batch: it should stay in the processor's cache
 WORKERS = min(4, os.cpu_count() or 1)  # threads: NumPy lets others work while it computes
 CAPACITY = 2**18  # open cones above which the search goes for the lowest bounds, not the highest
@@ -32,14 +32,9 @@ CAPACITY = 2**18  # open cones above which the search goes for the lowest bounds
 def price_branch_and_bound(
     residual: Any,
     features: Any,
+    budget: Budget | None = None,
     *,
-    target: float | None = None,
-    keep: float | None = None,
-    relative: float = 1e-6,
-    max_boxes: int = 10**7,
-    seconds: float | None = None,
     neurons: Any = None,
-    starts: int = 400,
     count: int = 60,
     seed: int = 0,
 ) -> Price:
@@ -48,21 +43,16 @@ def price_branch_and_bound(
     **Arguments:**
 
     - `residual`, `features`: R (n, c) and F (n, r).
-    - `target`: the search also ends when the maximum is proven to be at most `target`.
-    - `keep`: every neuron that was met with a price above it is worth returning; in training that is
-      the weight decay, and `target` a little more. By default it is `target`.
-    - `relative`: it ends when `upper` <= (1 + `relative`) `lower`, or at the accuracy of float64.
-    - `max_boxes`, `seconds`: it ends after so many cones, or so much time. The interval is valid,
-      only wider. The same holds for an interrupt from the keyboard.
-    - `neurons` (k, r): directions from which the local search starts, beside `starts` random ones.
+    - `budget`: when the search may end.
+    - `neurons` (k, r): directions from which the local search starts, beside random ones.
     - `count`: at most so many neurons are returned.
     - `seed`: of the local search.
 
     **Returns** a `Price`. Its `neurons` are the different local maxima that were found, with the
     best first; with `keep` or `target` the best and those above it.
 
-    **Raises** a `ValueError` for shapes that do not match, entries that are not finite, and limits
-    that are not positive numbers.
+    **Raises** a `ValueError` for shapes that do not match, entries that are not finite, and a `count`
+    that is not positive.
     """
     features = finite_matrix(features, "features", least=0)
     residual = finite_matrix(residual, "residual", rows=len(features), least=0)
@@ -70,41 +60,27 @@ def price_branch_and_bound(
     given = np.zeros((0, rank)) if neurons is None else finite_matrix(neurons, "neurons", least=0)
     if given.shape[1] != rank:
         raise ValueError(f"neurons must have shape (k, {rank}); their shape is {given.shape}.")
-    _require(target is None or target > 0, "target", "a positive number or None", target)
-    _require(keep is None or keep > 0, "keep", "a positive number or None", keep)
-    _require(0 <= relative < np.inf, "relative", "a number that is not negative", relative)
-    _require(max_boxes >= 0, "max_boxes", "a number that is not negative", max_boxes)
-    _require(seconds is None or seconds > 0, "seconds", "a positive number or None", seconds)
-    _require(starts >= 0, "starts", "a number that is not negative", starts)
-    _require(count > 0, "count", "a positive number", count)
-    deadline = np.inf if seconds is None else time.monotonic() + seconds
+    if count < 1:
+        raise ValueError(f"count must be a positive number; got {count!r}.")
+    budget = Budget() if budget is None else budget
     rows = rows_that_count(residual, features)
     if len(rows.features) == 1:
         return Price(0.0, 0.0, np.eye(rank)[:1], METHOD, 0)
-    search = _Search(rows, target, target if keep is None else keep, relative, count)
-    try:
-        search.ascend(given, starts, seed)
-        search.run(max_boxes, deadline)
-    except KeyboardInterrupt:
-        return search.price(interrupted=True)
-    return search.price()
+    search = _Search(rows, budget, count)
+    budget.job.chunk(lambda: search.ascend(given, budget.starts, seed))
+    budget.job.chunk(search.run)
+    return budget.job.finish(search.price)
 
 
 class _Search:
     """The state of a search, in the units of `rows`; `upper` is valid after every statement."""
 
-    def __init__(
-        self,
-        rows: Rows,
-        target: float | None,
-        keep: float | None,
-        relative: float,
-        count: int,
-    ):
-        self.rows, self.relative, self.count = rows, relative, count
+    def __init__(self, rows: Rows, budget: Budget, count: int):
+        self.rows, self.budget, self.count = rows, budget, count
         outputs, self.rank = rows.residual.shape[1], rows.features.shape[1]
-        self.target = -np.inf if target is None else float(np.ldexp(target, -rows.exponent))
-        self.keep = -np.inf if keep is None else float(np.ldexp(keep, -rows.exponent))
+        keep = budget.enough if budget.keep is None else budget.keep
+        self.target = float(np.ldexp(budget.enough, -rows.exponent))
+        self.keep = float(np.ldexp(keep, -rows.exponent))
         # What the bounds' own rounding comes to, down to a depth of some tens of splits.
         self.floor = 16 * rows.lipschitz * (rows.rounding + 64 * rows.unit)
         self.maxima = np.zeros((0, self.rank))  # from the local search
@@ -121,7 +97,7 @@ class _Search:
 
     @property
     def threshold(self) -> float:
-        return max(self.lower * (1 + self.relative), self.lower + self.floor, self.target)
+        return max(self.lower * (1 + self.budget.relative), self.lower + self.floor, self.target)
 
     def ascend(self, neurons: Matrix, starts: int, seed: int) -> None:
         """Improves `lower` and `maxima` by a local search."""
@@ -133,6 +109,7 @@ class _Search:
             count=self.count,
             distance=self.distance,
             seed=seed,
+            job=self.budget.job,
         )
         self.lower = max(self.lower, self._proven(np.max(values, initial=0.0)))
 
@@ -143,8 +120,9 @@ class _Search:
             return 1e-6
         return float(np.clip(1e-2 * (self.lower / self.keep - 1), 1e-9, 1e-3))
 
-    def run(self, max_boxes: int, deadline: float) -> None:
+    def run(self) -> None:
         """Splits cones until the interval is as asked for, or a limit is reached."""
+        max_boxes, job = self.budget.max_boxes, self.budget.job
         roots = 2**self.rank
         if roots > max_boxes:
             return
@@ -152,7 +130,7 @@ class _Search:
         self._offer(np.concatenate([basis, -basis]))
         size = self._batch(len(self.rows.features) - 1)
         for start in range(0, roots, size):
-            if time.monotonic() > deadline:
+            if job.over():
                 return
             numbers = np.arange(start, min(start + size, roots))
             signs = np.where(numbers[:, None] >> np.arange(self.rank) & 1, -1.0, 1.0)
@@ -165,17 +143,17 @@ class _Search:
                 number = int(min(PARENTS, (max_boxes - self.cells) // 2))
                 if number <= 0:
                     return
-                jobs = list(self._jobs(number))
-                for job, (points, found) in zip(jobs, pool.map(_expand, jobs), strict=True):
-                    if time.monotonic() > deadline:
+                splits = list(self._splits(number))
+                for one, (points, found) in zip(splits, pool.map(_expand, splits), strict=True):
+                    if job.over():
                         return
                     self._offer(points)
-                    self._file(found, np.tile(job.shelf.bounds[job.slots], 2))
-                    job.shelf.free(job.slots)
+                    self._file(found, np.tile(one.shelf.bounds[one.slots], 2))
+                    one.shelf.free(one.slots)
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def price(self, *, interrupted: bool = False) -> Price:
+    def price(self) -> Price:
         """The interval so far, and the local maxima near all points that were kept."""
         points, _ = distinct(
             self.rows.residual, self.rows.features, self.points, self.distance, self.count
@@ -188,17 +166,17 @@ class _Search:
             lower, upper = np.ldexp([self.lower, self.upper], self.rows.exponent)
         # Exact unless it leaves the range of float64, and then off by less than one float.
         lower, upper = max(0.0, verified.below(float(lower))), verified.above(float(upper))
-        return Price(lower, upper, neurons, METHOD, self.cells, interrupted)
+        return Price(lower, upper, neurons, METHOD, self.cells)
 
     def _batch(self, width: int) -> int:
         return max(16, BATCH // (self.rank * max(width, 4)))
 
-    def _jobs(self, number: int) -> Iterator["_Job"]:
+    def _splits(self, number: int) -> Iterator["_Split"]:
         for shelf, slots in self.frontier.select(number, self.threshold, CAPACITY):
             size = self._batch(shelf.width)
             for start in range(0, len(slots), size):
                 some = slots[start : start + size]
-                yield _Job(self.rows, shelf, some, shelf.take(some), self.lower, self.threshold)
+                yield _Split(self.rows, shelf, some, shelf.take(some), self.lower, self.threshold)
 
     def _file(self, found: Examined, limits: Matrix | float) -> None:
         """Files cones that lie in others with bounds `limits`."""
@@ -230,7 +208,7 @@ class _Search:
         return max(0.0, (float(value) - error) * (1 - 64 * verified.UNIT))
 
 
-class _Job(NamedTuple):
+class _Split(NamedTuple):
     """Cones that are split together, from `slots` of a shelf."""
 
     rows: Rows
@@ -241,18 +219,13 @@ class _Job(NamedTuple):
     threshold: float
 
 
-def _expand(job: _Job) -> tuple[Matrix, Examined]:
+def _expand(one: _Split) -> tuple[Matrix, Examined]:
     """The split points and the examined children."""
-    children, points = split(job.rows, job.parents, job.lower)
-    return points, examine(job.rows, children, job.threshold)
+    children, points = split(one.rows, one.parents, one.lower)
+    return points, examine(one.rows, children, one.threshold)
 
 
 def _bound_everywhere(rows: Rows) -> float:
     """relu(t) = (t + |t|) / 2, so the price is at most (|R'F| + sum_i |R_i||f_i|) / 2."""
     linear = float(np.linalg.norm(rows.residual.T @ rows.features))
     return (linear + rows.lipschitz) / 2 * (1 + 1e-9) + rows.lipschitz * rows.rounding
-
-
-def _require(good: bool, name: str, what: str, value: Any) -> None:
-    if not good:
-        raise ValueError(f"{name} must be {what}; got {value!r}.")

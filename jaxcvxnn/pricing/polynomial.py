@@ -85,6 +85,28 @@ def polynomial_price(
     )
 
 
+def pooled_price(
+    residual: Matrix, pools: Matrix, activation: Polynomial, *, perturbation: Matrix
+) -> PolynomialPrice:
+    """Prices of filters in each of g pools of p patches, (g, p, n, f), for R (n, c).
+
+    phi is the mean of phi(X_l u) over the patches l of a pool. One entry per pool and output, those of a pool in a row. Dense layers have one pool of one patch.
+    """
+    size = pools.shape[1]
+    # 1/p sum_l R' phi(X_l u) is a price of all samples of the pool at once.
+    repeated, slack = np.tile(residual, (size, 1)), np.tile(perturbation, size)
+    found = [
+        polynomial_price(repeated, pool.reshape(len(repeated), -1), activation, perturbation=slack)
+        for pool in pools
+    ]
+    uppers = np.concatenate([price.uppers for price in found])
+    return PolynomialPrice(
+        lowers=np.concatenate([price.lowers for price in found]) / size,
+        uppers=uppers if size == 1 else np.nextafter(uppers / size, np.inf),
+        neurons=np.concatenate([price.neurons for price in found]),
+    )
+
+
 @np.errstate(over="ignore", invalid="ignore")  # what overflows has no finite price
 def _quadratic_form(rows: Matrix, weights: Matrix, coefficients: Matrix) -> tuple[Matrix, Matrix]:
     """M = C * sum_i r_i f_i f_i', entry by entry, and a bound on its error."""

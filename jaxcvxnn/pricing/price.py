@@ -12,7 +12,7 @@ class Price(eqx.Module):
 
     `neurons` (k, r) are unit directions of high price, the best first: it attains `lower`. `upper` is
     proven, with the rounding errors of its own computation included. `cells` counts the pieces of
-    the sphere that were looked at; `interrupted` tells of a Ctrl-C that ended the search.
+    the sphere that were looked at.
     """
 
     lower: float
@@ -20,7 +20,11 @@ class Price(eqx.Module):
     neurons: Float[np.ndarray, "k r"]
     method: str
     cells: int
-    interrupted: bool = False
+
+    @property
+    def neuron(self) -> Float[np.ndarray, " r"] | None:
+        """The best of the neurons; None if there are none."""
+        return self.neurons[0] if len(self.neurons) else None
 
 
 def prices(residual: Matrix, features: Matrix, neurons: Matrix) -> Matrix:

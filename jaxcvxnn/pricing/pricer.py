@@ -11,8 +11,10 @@ from jaxcone import verified
 
 from ..arrays import Matrix, finite_matrix
 from ..geometry.directions import Directions, find_directions, neglected_price
+from ..job import Job
 from .ascent import normalised
 from .branch_and_bound import price_branch_and_bound
+from .budget import Budget
 from .circle import Circle, arrange_circle
 from .price import Price, prices
 from .relaxation import fits, price_relaxed
@@ -64,12 +66,12 @@ class Pricer(eqx.Module):
         method: str = "auto",
         neurons: Matrix | None = None,
         perturbation: Matrix | None = None,
-        **budget: Any,
+        budget: Budget | None = None,
     ) -> Price:
         """The price of the best neuron for R (n, c), in the coordinates of the features.
 
         `neurons` (k, d) are known good directions; `perturbation` (n,) bounds the distance of the
-        exact residual's rows from R; `budget` goes to `price_branch_and_bound` or `price_relaxed`.
+        exact residual's rows from R; `budget` is for branch and bound and the relaxation.
 
         "auto" is planar up to rank 2, branch and bound up to rank 6, above it the relaxation where
         there are at most `relaxed.LARGEST` directions, and else branch and bound, whose bound is then
@@ -94,7 +96,7 @@ class Pricer(eqx.Module):
         return dataclasses.replace(found, lower=min(lower, upper), upper=upper, neurons=best[order])
 
     def _price_rows(
-        self, merged: Matrix, method: str, known: Matrix | None, budget: dict[str, Any]
+        self, merged: Matrix, method: str, known: Matrix | None, budget: Budget | None
     ) -> Price:
         """The price for a residual of `rows`, in their coordinates."""
         if not len(self.rows):
@@ -107,8 +109,8 @@ class Pricer(eqx.Module):
             return price_enumerated(merged, self.rows)
         above = self.rank > LARGEST_RANK
         if method == "relaxation" or (method == "auto" and above and fits(self.directions)):
-            return price_relaxed(merged, self.rows, neurons=known, **budget)
-        return price_branch_and_bound(merged, self.rows, neurons=known, **budget)
+            return price_relaxed(merged, self.rows, budget, neurons=known)
+        return price_branch_and_bound(merged, self.rows, budget, neurons=known)
 
     def kinks(self, count: int) -> Matrix:
         """Where the price of every residual may have a kink, of rank 1 and 2: unit neurons (k, d).
@@ -134,7 +136,7 @@ def best_neuron(
     *,
     method: str = "auto",
     relative: float = 1e-6,
-    max_boxes: int | None = None,
+    max_boxes: int = 10**7,
     seconds: float | None = None,
 ) -> Price:
     """The unit direction u that maximises ||R' relu(X u)||_2, with a proven upper bound.
@@ -161,6 +163,5 @@ def best_neuron(
     values = finite_matrix(values, "residual", rows=len(features))
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}; got {method!r}.")
-    limits = {"max_boxes": max_boxes, "seconds": seconds}
-    given = {name: limit for name, limit in limits.items() if limit is not None}
-    return Pricer(features).price(values, method=method, relative=relative, **given)
+    budget = Budget(relative=relative, max_boxes=max_boxes, job=Job(seconds))
+    return Pricer(features).price(values, method=method, budget=budget)

@@ -10,7 +10,6 @@ Derivation: docs/math.md, section "The price, relaxed".
 
 import dataclasses
 import math
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +27,7 @@ from ..conic.relaxed_price import RelaxedPrice
 from ..geometry.directions import Directions, find_directions, neglected_price
 from ..interior.dual_repair import clean_multipliers
 from .branch_and_bound import price_branch_and_bound
+from .budget import Budget
 from .lifted_constraint import constraint_holds, interior_multipliers, reader
 from .price import Price
 
@@ -45,12 +45,10 @@ MARGINS = (1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
 def price_relaxed(
     residual: Any,
     features: Any,
+    budget: Budget | None = None,
     *,
-    target: float | None = None,
-    relative: float = 1e-6,
-    seconds: float | None = None,
+    neurons: Any = None,
     solver: AbstractSolver = SPLITTING,
-    **search: Any,
 ) -> Price:
     """An interval for max over |u| <= 1 of ||R' relu(F u)||_2.
 
@@ -60,29 +58,27 @@ def price_relaxed(
     **Arguments:**
 
     - `residual`, `features`: R (n, c) and F (n, r).
-    - `target`, `relative`: it ends when `upper` is at most `target` or (1 + `relative`) `lower`.
-    - `seconds`: it ends after so much time, but for the chunk of steps that has begun.
+    - `budget`: when it may end; a chunk of steps that has begun is not cut short.
+    - `neurons` (k, r): directions from which the local search starts, beside random ones.
     - `solver`: settings of `jaxcone`; by default splitting. Its `max_steps` are those between proofs.
-    - `search`: as `price_branch_and_bound` takes them (`neurons`, `starts`, `keep`, ...).
 
     **Raises** a `ValueError` as `price_branch_and_bound` does.
     """
-    deadline = math.inf if seconds is None else time.monotonic() + seconds
-    options = search | {"target": target, "relative": relative, "max_boxes": 0}
-    found = price_branch_and_bound(residual, features, **options)
-    enough = max(found.lower * (1 + relative), -math.inf if target is None else target)
+    budget = Budget() if budget is None else budget
+    search = dataclasses.replace(budget, max_boxes=0)
+    found = price_branch_and_bound(residual, features, search, neurons=neurons)
+    enough = max(found.lower * (1 + budget.relative), budget.enough)
     if found.upper <= enough or not found.lower > 0:
         return dataclasses.replace(found, method=METHOD)
-    upper, interrupted = found.upper, False
+    upper = found.upper
     relaxation = _Relaxation(np.asarray(residual, float), np.asarray(features, float), found.lower)
-    try:
-        for bound in relaxation.bounds(solver):
-            upper = min(upper, bound)
-            if upper <= enough or time.monotonic() > deadline:
-                break
-    except KeyboardInterrupt:
-        interrupted = True
-    return dataclasses.replace(found, upper=upper, method=METHOD, interrupted=interrupted)
+    bounds = relaxation.bounds(solver)
+    while upper > enough:
+        bound = budget.job.chunk(lambda: next(bounds, None))
+        if bound is None:
+            break
+        upper = min(upper, bound)
+    return dataclasses.replace(found, upper=upper, method=METHOD)
 
 
 def fits(directions: Directions) -> bool:

@@ -3,14 +3,13 @@
 With slope k, phi(t) = relu(t) - k relu(-t), so that R'phi(X u) = (R; -k R)'relu((X; -X) u).
 """
 
-from typing import Any
-
 import numpy as np
 
 from jaxcone import verified
 
 from ..arrays import Matrix
 from ..problem import TrainingProblem, require_leaky
+from .budget import Budget
 from .price import Price
 from .pricer import Pricer
 
@@ -30,11 +29,18 @@ def stacked_residual(problem: TrainingProblem, residual: Matrix) -> Matrix:
 
 
 def stacked_price(
-    problem: TrainingProblem, residual: Matrix, perturbation: Matrix, pricer: Pricer, **budget: Any
+    problem: TrainingProblem,
+    residual: Matrix,
+    perturbation: Matrix,
+    pricer: Pricer,
+    *,
+    method: str = "auto",
+    neurons: Matrix | None = None,
+    budget: Budget | None = None,
 ) -> Price:
     """The proven price of the best unit, for R (n, c) or any matrix within `perturbation` (n,) of it.
 
-    `pricer` is one of `stacked_features`; `budget` goes to it.
+    `pricer` is one of `stacked_features`; `method`, `neurons` and `budget` go to it.
     """
     stacked, moved = stacked_residual(problem, residual), perturbation
     if len(stacked) > len(residual):
@@ -43,4 +49,4 @@ def stacked_price(
         slope = abs(require_leaky(problem).negative_slope)
         below = (rounded + slope * perturbation) * verified.INFLATION
         moved = np.concatenate([perturbation, below])
-    return pricer.price(stacked, perturbation=moved, **budget)
+    return pricer.price(stacked, method=method, neurons=neurons, perturbation=moved, budget=budget)

@@ -31,7 +31,7 @@ from ..losses.base import AbstractEntrywiseLoss, AbstractLoss, AbstractRegressio
 from ..losses.regression import Squared
 from ..networks import AbstractTwoLayer, from_first_layer
 from ..problem import TrainingProblem
-from .abstract import AbstractProgramSolution, AbstractTrainingProgram
+from .abstract import AbstractConeFound, AbstractProgram, refusal, require
 
 
 class ConeLassoData(eqx.Module):
@@ -48,7 +48,7 @@ class ConeLassoData(eqx.Module):
     interpolate: bool = eqx.field(static=True)
 
 
-class ConeLassoSolution(AbstractProgramSolution):
+class ConeLassoSolution(AbstractConeFound):
     """The blocks of (cone-lasso), from its cone program.
 
     `weights` (c, 2, P, d): for each output w_i, then w_i'. `residual` (n, c) is the gradient of the
@@ -61,14 +61,11 @@ class ConeLassoSolution(AbstractProgramSolution):
     residual: Float[Array, "n c"]
     objective: Float[Array, ""]
     dual_objective: Float[Array, ""]
-    status: Status
-    steps: Int[Array, ""]
-    residuals: Residuals
     solution: Solution
     norm: float = eqx.field(static=True)
 
 
-class ConeGroupLasso(AbstractTrainingProgram[ConeLassoData, ConeLassoSolution]):
+class ConeGroupLasso(AbstractProgram[ConeLassoData, ConeLassoSolution]):
     """The program (cone-lasso): ReLU, leaky ReLU and absolute value, with or without a bias.
 
     Several outputs are c programs of one output each, which is training with |v_j|_1 in place of
@@ -107,6 +104,17 @@ class ConeGroupLasso(AbstractTrainingProgram[ConeLassoData, ConeLassoSolution]):
                 f"patterns must have shape (P, n); their shape is {np.shape(patterns)}."
             )
 
+    def refuses(self, problem):
+        reason = refusal(problem, TrainingProblem, require_leaky)
+        if reason:
+            return reason
+        loss = problem.loss
+        if not isinstance(loss, AbstractEntrywiseLoss):
+            return f"takes losses that are sums over outputs; got {loss.name!r}."
+        if self.interpolate and not isinstance(loss, AbstractRegressionLoss):
+            return f"an exact fit needs numbers as targets, not those of {loss.name!r}."
+        return ""
+
     def data(self, problem: TrainingProblem | ConeLassoData) -> ConeLassoData:
         """The program's numbers; data of its own kind pass through.
 
@@ -116,19 +124,8 @@ class ConeGroupLasso(AbstractTrainingProgram[ConeLassoData, ConeLassoSolution]):
         """
         if isinstance(problem, ConeLassoData):
             return problem
-        activation, loss = problem.activation, problem.loss
-        if not isinstance(activation, LeakyReLU):
-            raise ValueError(
-                f"problem: ConeGroupLasso takes a LeakyReLU; its activation is {activation}."
-            )
-        if not isinstance(loss, AbstractEntrywiseLoss):
-            raise ValueError(
-                f"problem: ConeGroupLasso takes losses that are sums over outputs; got {loss.name!r}."
-            )
-        if self.interpolate and not isinstance(loss, AbstractRegressionLoss):
-            raise ValueError(
-                f"problem: an exact fit needs numbers as targets, not those of {loss.name!r}."
-            )
+        require(self, problem)
+        activation = require_leaky(problem)
         features = jnp.asarray(problem.features)
         rows = features if self.cone_features is None else jnp.asarray(self.cone_features)
         if rows.shape != features.shape:
@@ -153,16 +150,16 @@ class ConeGroupLasso(AbstractTrainingProgram[ConeLassoData, ConeLassoSolution]):
             gates=Gates(features, rows.astype(dtype), slopes, signs),
             targets=jnp.asarray(problem.Y),
             weight_decay=jnp.asarray(problem.weight_decay),
-            loss=loss,
+            loss=problem.loss,
             norm=self.norm,
             interpolate=self.interpolate,
         )
 
-    def cone_program(self, data):
-        if not (data.interpolate or isinstance(data.loss, Squared)):
+    def to_cone(self, data):
+        if not _has_cone(data):
             raise ValueError(
-                f"problem: the cone program of ConeGroupLasso takes the squared loss; got "
-                f"{data.loss.name!r}, which `split_cone_lasso` takes."
+                f"ConeGroupLasso: its cone program takes the squared loss; got {data.loss.name!r}, which "
+                "`ConeLassoSplitting` takes."
             )
         return ConeLassoProgram(
             gates=data.gates,
@@ -174,11 +171,14 @@ class ConeGroupLasso(AbstractTrainingProgram[ConeLassoData, ConeLassoSolution]):
             interpolate=data.interpolate,
         )
 
-    def default_solver(self, program):
-        return InteriorPoint()
+    def default_method(self, data):
+        return InteriorPoint() if _has_cone(data) else ConeLassoSplitting()
 
-    def read_out(self, data, program, solution):
-        weights = program.weights(solution.x)
+    def network(self, problem, found):
+        return cone_lasso_network(problem, found)
+
+    def read_out(self, data, cone, solution):
+        weights = cone.weights(solution.x)
         if data.interpolate:
             residual, fixed = solution.y[2].T, 0.0
         else:
@@ -189,12 +189,14 @@ class ConeGroupLasso(AbstractTrainingProgram[ConeLassoData, ConeLassoSolution]):
             residual=residual,
             objective=solution.primal_objective + fixed,
             dual_objective=solution.dual_objective + fixed,
-            status=solution.status,
-            steps=solution.steps,
-            residuals=solution.residuals,
             solution=solution,
             norm=data.norm,
         )
+
+
+def _has_cone(data: ConeLassoData) -> bool:
+    """Whether there is a cone program: the loss is squared, or has no part in it."""
+    return data.interpolate or isinstance(data.loss, Squared)
 
 
 def cone_lasso_network(problem: TrainingProblem, solution: Any) -> AbstractTwoLayer:

@@ -8,7 +8,7 @@ loss, and each has a pair of matrices of its own (docs/math.md, "Convolutional p
 
 with F_ig the mean over a pool of C * (x, 1)(x, 1)'. What is solved here is its dual, in the residual R
 and one multiplier per constraint, for a few samples; for many, and for other losses, the primal is
-`solve_spectrahedron`'s:
+solved by `SpectrahedronSplitting`:
 
     max  -L*(R)   s.t.  diag(rho I, weight_decay - rho) +- sum_i R_ik F_ig PSD for all g and k
 """
@@ -19,57 +19,48 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, ScalarLike
+from jaxtyping import Array, Float, ScalarLike
 
 from jaxcone import (
     PSD,
     ConeProgram,
     InteriorPoint,
     Nonnegative,
-    Residuals,
     Solution,
-    Status,
     smat,
     svec,
 )
 
-from ..conic.spectrahedron import coefficient_matrix, lorentz_form
+from ..conic.dual_form import residual_unit
+from ..conic.spectrahedron import lorentz_form
 from ..convolution import ConvolutionalPolynomialNetwork, ConvolutionalProblem
 from ..improve.decomposition import signed_neurons
-from .abstract import AbstractProgramSolution, AbstractTrainingProgram
+from .abstract import AbstractConeFound, AbstractProgram, refusal, require
+from .spectrahedron_points import Samples, samples_of
+from .spectrahedron_splitting import SpectrahedronSplitting
 
 
 class ConvolutionalData(eqx.Module):
-    """The numbers of (convolutional): `forms` F (g, n, s, s) of s = f + 1 rows.
+    """The numbers of (convolutional): the samples, whose forms are written out, and the loss's conjugate.
 
-    L*(R) = <R, `targets`> + `curvature`/2 |R|^2, for R within `limits` where there are any.
+    L*(R) = <R, `targets`> + `curvature`/2 |R|^2, for R within `limits` where there are any; all three
+    None where L* is not quadratic.
     """
 
-    forms: Float[Array, "g n s s"]
-    targets: Float[Array, "n c"]
-    curvature: Float[Any, ""]
+    samples: Samples
+    targets: Float[Array, "n c"] | None
+    curvature: Float[Any, ""] | None
     limits: tuple[Float[Array, "n c"], Float[Array, "n c"]] | None
     weight_decay: Float[Any, ""]
 
-    @property
-    def unit(self) -> Array:
-        """The unit of R: the weight decay over the size of the forms, but |y| where that is less.
 
-        In either case p* is not small against its square, so that a relative gap means something.
-        """
-        longest = jnp.max(jnp.linalg.norm(self.forms, axis=(2, 3)))
-        price = self.weight_decay / jnp.where(longest > 0, longest, 1)
-        size = jnp.linalg.norm(self.targets)
-        return jnp.where(size > 0, jnp.minimum(price, size), price)
-
-
-class ConvolutionalSolution(AbstractProgramSolution):
+class ConvolutionalSolution(AbstractConeFound):
     """The global optimum of training a convolutional polynomial network.
 
     `positive` and `negative` (g, c, f + 1, f + 1) are the Z_gk and Z_gk'; `residual` (n, c) is the
     gradient of the loss at the fitted outputs. `objective` is the primal program's value and
     `dual_objective` the dual's; what `residuals` leaves keeps either from being a bound in the strict
-    sense: see `certify_convolutional`.
+    sense: see `certify_residual`.
     """
 
     positive: Float[Array, "g c s s"]
@@ -77,60 +68,62 @@ class ConvolutionalSolution(AbstractProgramSolution):
     residual: Float[Array, "n c"]
     objective: Float[Array, ""]
     dual_objective: Float[Array, ""]
-    status: Status
-    steps: Int[Array, ""]
-    residuals: Residuals
     solution: Solution
 
 
-class ConvolutionalSpectrahedron(AbstractTrainingProgram[ConvolutionalData, ConvolutionalSolution]):
-    """The program (convolutional), for a `ConvolutionalProblem`, with or without pooling.
+class ConvolutionalSpectrahedron(AbstractProgram[ConvolutionalData, ConvolutionalSolution]):
+    """The program (convolutional), for a `ConvolutionalProblem`, with or without pooling; any loss.
 
-    It takes the losses whose conjugate is quadratic on a box: squared, Huber, absolute and hinge; for
-    the others, and for many samples, see `solve_spectrahedron`. Under `jit`, which hides the labels,
-    pass the hinge loss's `data(problem)` in place of the problem. The program is dense, with c (n + 2
-    K/P) unknowns and c (K/P) (f + 1) (f + 2) rows.
+    Its cone program takes the losses whose conjugate is quadratic on a box, squared, Huber, absolute and
+    hinge, and is dense, with c (n + 2 K/P) unknowns and c (K/P) (f + 1) (f + 2) rows;
+    `SpectrahedronSplitting` takes the others, and many samples. Under `jit`, which hides the labels, pass
+    the hinge loss's `data(problem)` in place of the problem.
+
+    **Arguments:** `sample_weights` and `tolerance` as for `NeuralSpectrahedron`.
     """
+
+    sample_weights: Float[Any, " n"] | None = None
+    tolerance: float | None = eqx.field(static=True, default=1e-9)
+
+    def refuses(self, problem):
+        return refusal(problem, ConvolutionalProblem)
 
     def data(self, problem: ConvolutionalProblem | ConvolutionalData) -> ConvolutionalData:
         """The program's numbers; data of its own kind pass through.
 
-        **Raises** a `ValueError` for another problem, and for another loss.
+        **Raises** a `ValueError` for another problem.
         """
         if isinstance(problem, ConvolutionalData):
             return problem
-        if not isinstance(problem, ConvolutionalProblem):
-            raise ValueError(
-                f"problem must be a ConvolutionalProblem; got {type(problem).__name__}."
-            )
+        require(self, problem)
+        samples = samples_of(problem, self.sample_weights)
+        dtype = samples.targets.dtype
         conjugate = problem.loss.quadratic_conjugate(problem.Y)
-        if conjugate is None:
-            raise ValueError(
-                "ConvolutionalSpectrahedron takes the squared, Huber, absolute and hinge losses; the "
-                f"problem's is {problem.loss.name!r}: use solve_spectrahedron."
-            )
-        targets, curvature, limits = conjugate
-        pools = jnp.asarray(problem.pools)
-        rows = jnp.concatenate([pools, jnp.ones_like(pools[..., :1])], axis=-1)
-        forms = jnp.einsum("gpni,gpnj->gnij", rows, rows, precision="highest") / problem.pool
-        coefficients = jnp.asarray(coefficient_matrix(problem.activation, rows.shape[-1]))
+        targets, curvature, limits = (None, None, None) if conjugate is None else conjugate
         return ConvolutionalData(
-            forms=coefficients.astype(forms.dtype) * forms,
-            targets=jnp.asarray(targets),
-            curvature=jnp.asarray(curvature, forms.dtype),
-            limits=jax.tree.map(lambda limit: jnp.asarray(limit, forms.dtype), limits),
+            samples=samples,
+            targets=None if targets is None else jnp.asarray(targets),
+            curvature=None if curvature is None else jnp.asarray(curvature, dtype),
+            limits=jax.tree.map(lambda limit: jnp.asarray(limit, dtype), limits),
             weight_decay=jnp.asarray(problem.weight_decay),
         )
 
-    def cone_program(self, data):
+    def to_cone(self, data):
         """x = (R / unit, rho / weight decay, rho' / weight decay), rows over the weight decay.
 
         R is stored output by output, and so are the matrices, pools within outputs.
         """
-        pools, samples, side, _ = data.forms.shape
+        if not _has_cone(data):
+            raise ValueError(
+                "ConvolutionalSpectrahedron: its cone program takes the squared, Huber, absolute and hinge "
+                f"losses, without weights; got {data.samples.loss.name!r}. SpectrahedronSplitting() takes "
+                "it."
+            )
+        forms = data.samples.forms.features  # (n, g, t)
+        (samples, pools, _), side = forms.shape, data.samples.forms.side
         outputs = data.targets.shape[1]
-        dtype, unit, blocks = data.forms.dtype, data.unit, pools * outputs
-        readers = jnp.swapaxes(_svecs(data.forms), 1, 2) * (unit / data.weight_decay)
+        dtype, unit, blocks = forms.dtype, _unit(data), pools * outputs
+        readers = jnp.transpose(forms, (1, 2, 0)) * (unit / data.weight_decay)
         readers = jnp.kron(jnp.eye(outputs, dtype=dtype), readers.reshape(-1, samples))
         spread = jnp.kron(jnp.eye(blocks, dtype=dtype), svec(lorentz_form(side, dtype))[:, None])
         nothing = jnp.zeros_like(spread)
@@ -149,16 +142,21 @@ class ConvolutionalSpectrahedron(AbstractTrainingProgram[ConvolutionalData, Conv
         c = jnp.concatenate([data.targets.T.ravel() / unit, jnp.zeros(2 * blocks, dtype)])
         return ConeProgram(P, c, A, b, cones)
 
-    def default_solver(self, program):
-        tolerance = 1e-9 if program.c.dtype == jnp.float64 else None
+    def default_method(self, data):
+        if not _has_cone(data):
+            return SpectrahedronSplitting()
+        tolerance = 1e-9 if data.targets.dtype == jnp.float64 else None
         return InteriorPoint(tolerance=tolerance, max_steps=60, refinements=4)
 
-    def read_out(self, data, program, solution):
-        pools, samples, side, _ = data.forms.shape
+    def network(self, problem, found):
+        return convolutional_network(problem, found.positive, found.negative, self.tolerance)
+
+    def read_out(self, data, cone, solution):
+        (samples, pools, _), side = data.samples.forms.features.shape, data.samples.forms.side
         outputs = data.targets.shape[1]
         rows = pools * outputs * side * (side + 1)
         blocks = solution.y[:rows].reshape(2, outputs, pools, -1)
-        unit = data.unit
+        unit = _unit(data)
         matrices = unit**2 / data.weight_decay * _smats(jnp.swapaxes(blocks, 1, 2))
         return ConvolutionalSolution(
             positive=matrices[0],
@@ -166,11 +164,19 @@ class ConvolutionalSpectrahedron(AbstractTrainingProgram[ConvolutionalData, Conv
             residual=unit * solution.x[: samples * outputs].reshape(outputs, samples).T,
             objective=-(unit**2) * solution.dual_objective,
             dual_objective=-(unit**2) * solution.primal_objective,
-            status=solution.status,
-            steps=solution.steps,
-            residuals=solution.residuals,
             solution=solution,
         )
+
+
+def _has_cone(data: ConvolutionalData) -> bool:
+    """Whether the cone program is one of this loss."""
+    return data.targets is not None and data.samples.weights is None
+
+
+def _unit(data: ConvolutionalData) -> Array:
+    """The unit of R (`residual_unit`), by the size of the forms."""
+    longest = jnp.max(jnp.linalg.norm(data.samples.forms.features, axis=2))
+    return residual_unit(data.weight_decay, longest, data.targets)
 
 
 def convolutional_network(
@@ -194,5 +200,4 @@ def convolutional_network(
     return ConvolutionalPolynomialNetwork(filters.T, weights, problem.activation, problem.pool)
 
 
-_svecs = jnp.vectorize(svec, signature="(s,s)->(t)")
 _smats = jnp.vectorize(smat, signature="(t)->(s,s)")

@@ -24,7 +24,7 @@ from ..improve.semi_nmf import NEGLIGIBLE, semi_nonnegative_factorisation
 from ..interior.lorentz import row_norms
 from ..networks import AbstractTwoLayer
 from ..problem import TrainingProblem, in_float64
-from .abstract import AbstractProgramSolution, AbstractTrainingProgram
+from .abstract import AbstractConeFound, AbstractProgram, refusal, require
 
 # Unknowns up to which a dense matrix is factored in every step: about a second on one core.
 LARGEST_INTERIOR = 2500
@@ -32,7 +32,7 @@ LARGEST_INTERIOR = 2500
 MOST_PATTERNS = 5000
 
 
-class CopositiveSolution(AbstractProgramSolution):
+class CopositiveSolution(AbstractConeFound):
     """The program's optimum: a local linear model per pattern, and the residual that bounds p*.
 
     `models`[i] is V_i (d, c), which acts on the samples that are active in `data.patterns`[i]; their
@@ -48,39 +48,47 @@ class CopositiveSolution(AbstractProgramSolution):
     models: Float[Array, "p d c"]
     objective: Float[Array, ""]
     dual_objective: Float[Array, ""]
-    status: Status
-    steps: Int[Array, ""]
-    residuals: Residuals
     solution: Solution
 
 
-class AbstractPatternProgram(AbstractTrainingProgram[CopositiveData, CopositiveSolution]):
+class AbstractPatternProgram(AbstractProgram[CopositiveData, CopositiveSolution]):
     """What the programs over given activation patterns share."""
 
     patterns: eqx.AbstractVar[Bool[np.ndarray, "p n"] | None]
 
-    def cone_program(self, data):
+    def refuses(self, problem):
+        reason = refusal(problem, TrainingProblem, require_leaky, _conjugate)
+        if reason:
+            return reason
+        if isinstance(problem.X, Tracer) or isinstance(self.patterns, Tracer):
+            return (
+                "activation patterns need concrete samples; inside jit or vmap solve for "
+                "`data(problem)`, computed before."
+            )
+        return ""
+
+    def to_cone(self, data):
         return copositive_program(data)
 
-    def default_solver(self, program) -> AbstractSolver:
+    def default_method(self, data) -> AbstractSolver:
         """`jaxcone.InteriorPoint` up to 2500 unknowns (R and mu), else `jaxcone.Splitting`.
 
         The tolerance is 1e-9 where patterns have one product each, as for data of rank two, else 1e-6:
         products that depend on each other leave mu undetermined, and the last digits with it.
         """
-        products, patterns = len(program.products), len(program.readers)
-        if program.targets.size + products > LARGEST_INTERIOR:
+        products, patterns = len(data.products), len(data.readers)
+        if data.offsets.size + products > LARGEST_INTERIOR:
             return Splitting()
         tolerance = 1e-9 if products == patterns else 1e-6
-        if program.targets.dtype != jnp.float64:
+        if data.readers.dtype != jnp.float64:
             tolerance = None
         return InteriorPoint(tolerance=tolerance, max_steps=50, refinements=4)
 
-    def read_out(self, data, program, solution):
+    def read_out(self, data, cone, solution):
         unit = copositive_unit(data)
         residual, _ = solution.x
         duals = 2 * unit**2 / data.weight_decay * solution.y[0]
-        rank = program.readers.shape[2]
+        rank = cone.readers.shape[2]
         frames = jnp.einsum("dr,krs->kds", data.basis, data.frames, precision="highest")
         moments = matmul(matmul(frames, duals[:, :rank, :rank]), jnp.swapaxes(frames, 1, 2))
         return CopositiveSolution(
@@ -90,9 +98,6 @@ class AbstractPatternProgram(AbstractTrainingProgram[CopositiveData, CopositiveS
             models=matmul(frames, duals[:, :rank, rank:]),
             objective=-(unit**2) * solution.dual_objective,
             dual_objective=-(unit**2) * solution.primal_objective,
-            status=solution.status,
-            steps=solution.steps,
-            residuals=solution.residuals,
             solution=solution,
         )
 
@@ -123,7 +128,10 @@ class CopositiveRelaxation(AbstractPatternProgram):
         **Raises** a `ValueError` for another loss or activation, patterns of another shape or without
         an interior, data of rank four and more without patterns, and samples that are traced.
         """
-        return _data(problem, self.patterns)
+        return _data(self, problem)
+
+    def network(self, problem, found):
+        return copositive_network(problem, found)
 
 
 class NuclearNormRelaxation(AbstractPatternProgram):
@@ -140,7 +148,7 @@ class NuclearNormRelaxation(AbstractPatternProgram):
 
     def data(self, problem: TrainingProblem | CopositiveData) -> CopositiveData:
         """The program's numbers, on the host. **Raises** as `CopositiveRelaxation.data` does."""
-        data = _data(problem, self.patterns)
+        data = _data(self, problem)
         rank = data.frames.shape[-1]
         return eqx.tree_at(
             lambda d: (d.products, d.owners),
@@ -148,23 +156,25 @@ class NuclearNormRelaxation(AbstractPatternProgram):
             (np.zeros((0, rank, rank), data.products.dtype), np.zeros(0, int)),
         )
 
+    def network(self, problem: TrainingProblem, found: CopositiveSolution) -> AbstractTwoLayer:
+        """The best output weights for the singular vectors of the models, of either sign."""
+        problem = in_float64(problem)
+        models = np.asarray(found.models, np.float64)
+        vectors, values, _ = np.linalg.svd(models, full_matrices=False)
+        kept = values > NEGLIGIBLE * np.max(values, initial=0.0)
+        first = np.swapaxes(vectors, 1, 2)[kept]
+        units = np.concatenate([first, -first])
+        fitted = fit_outputs(problem, units, np.zeros((len(units), problem.Y.shape[1])))
+        return balanced_network(problem, units, fitted.V)
+
 
 def _data(
-    problem: TrainingProblem | CopositiveData, patterns: Bool[np.ndarray, "p n"] | None
+    program: AbstractPatternProgram, problem: TrainingProblem | CopositiveData
 ) -> CopositiveData:
     if isinstance(problem, CopositiveData):
         return problem
-    activation = problem.activation
-    if not isinstance(activation, LeakyReLU):
-        raise ValueError(
-            "problem: this program takes ReLU, leaky ReLU and the absolute value; the activation is "
-            f"{activation}."
-        )
-    if isinstance(problem.X, Tracer) or isinstance(patterns, Tracer):
-        raise ValueError(
-            "problem: activation patterns need concrete samples; inside jit or vmap solve for "
-            "`CopositiveRelaxation(...).data(problem)`, computed before."
-        )
+    require(program, problem)
+    activation, patterns = require_leaky(problem), program.patterns
     on_host = eqx.tree_at(lambda p: p.X, problem, np.asarray(problem.X, np.float64))
     features = np.asarray(on_host.features)
     basis = row_space(features)
@@ -215,7 +225,7 @@ def _conjugate(problem: TrainingProblem) -> Any:
     found = problem.loss.quadratic_conjugate(problem.Y)
     if found is None:
         raise ValueError(
-            f"problem: the {problem.loss.name} loss has no quadratic conjugate, which this program "
+            f"the {problem.loss.name} loss has no quadratic conjugate, which this program "
             'needs: it takes "squared", "huber", "absolute" and "hinge".'
         )
     return found

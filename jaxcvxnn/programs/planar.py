@@ -5,19 +5,24 @@ Derivation: docs/math.md, section "Samples in a plane".
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float
 
-from jaxcone import InteriorPoint, Residuals, Solution, Status
+from jaxcone import InteriorPoint, Solution
 from jaxcone.extend import matmul
 
 from ..conic.lifted import LiftedData
 from ..conic.planar import PlanarData, cells_of, planar_program, planar_unit
-from ..networks import TwoLayerReLU
+from ..geometry.directions import row_space
+from ..improve.polish import balance, prune
+from ..networks import AbstractTwoLayer, TwoLayerReLU, from_first_layer
 from ..problem import TrainingProblem, require_relu, require_squared
-from .abstract import AbstractProgramSolution, AbstractTrainingProgram
+from ..reduction import reduce
+from .abstract import AbstractConeFound, AbstractProgram, refusal, require
 
 
-class PlanarSolution(AbstractProgramSolution):
+class PlanarSolution(AbstractConeFound):
     """The global optimum of training: a network's moments, and the residual that proves it.
 
     `residual` is R = f(X) - Y (l, c) in the coordinates of `data`. `moments`[k] is sum_j a_j a_j' over
@@ -31,38 +36,45 @@ class PlanarSolution(AbstractProgramSolution):
     moments: Float[Array, "k 2 2"]
     objective: Float[Array, ""]
     dual_objective: Float[Array, ""]
-    status: Status
-    steps: Int[Array, ""]
-    residuals: Residuals
     solution: Solution
 
 
-class ExactPlanar(AbstractTrainingProgram[PlanarData, PlanarSolution]):
-    """The program (planar): the global optimum of training, for samples of rank one or two."""
+class ExactPlanar(AbstractProgram[PlanarData, PlanarSolution]):
+    """The program (planar): the global optimum of training, for samples of rank one or two.
+
+    For ReLU and the squared loss. Under `jit` it takes at most two features, bias included; outside,
+    any number of them whose rank is at most two.
+    """
+
+    def refuses(self, problem):
+        reason = refusal(problem, TrainingProblem, require_relu, require_squared)
+        if reason or problem.features.shape[1] <= 2:
+            return reason
+        if isinstance(problem.features, Tracer):
+            return "problem must have at most two features under jit, and concrete samples for more."
+        rank = row_space(np.asarray(problem.features, np.float64)).shape[1]
+        return "" if rank <= 2 else f"problem must have samples of rank 1 or 2; theirs is {rank}."
 
     def data(self, problem: TrainingProblem | LiftedData | PlanarData) -> PlanarData:
-        """The program's numbers; data of its own kind pass through.
+        """The program's numbers; data of its own kind pass through, and those of a `Reduction`.
 
-        **Raises** a `ValueError` for more than two features; where those have rank two, pass
-        `reduce(problem).data` instead of the problem.
+        **Raises** a `ValueError` for samples of a higher rank, another loss and another activation.
         """
         if isinstance(problem, PlanarData):
             return problem
+        if isinstance(problem, TrainingProblem):
+            require(self, problem)
+            if problem.features.shape[1] > 2:
+                problem = jax.tree.map(jnp.asarray, reduce(problem).data)
         if isinstance(problem, LiftedData):
-            features = _seen_features(problem)
+            features, targets = _seen_features(problem), problem.targets
             constant = jnp.asarray(problem.constant)
         else:
-            require_relu(problem)
-            require_squared(problem)
-            features = jnp.asarray(problem.features)
+            features, targets = jnp.asarray(problem.features), problem.Y
             constant = jnp.zeros((), features.dtype)
-        targets = problem.targets if isinstance(problem, LiftedData) else problem.Y
         rank = features.shape[1]
         if rank > 2:
-            raise ValueError(
-                f"problem: ExactPlanar takes at most two features; got {rank}. If their rank is at "
-                "most two, pass `reduce(problem).data`."
-            )
+            raise ValueError(f"ExactPlanar: data must have rank 1 or 2; theirs is {rank}.")
         return PlanarData(
             features=jnp.pad(features, ((0, 0), (0, 2 - rank))),
             targets=jnp.asarray(targets),
@@ -71,15 +83,15 @@ class ExactPlanar(AbstractTrainingProgram[PlanarData, PlanarSolution]):
             rank=rank,
         )
 
-    def cone_program(self, data):
+    def to_cone(self, data):
         return planar_program(data)
 
-    def default_solver(self, program):
+    def default_method(self, data):
         # In float64 the values settle at 1e-10 to 1e-9; more refinements take all lanes there.
-        tolerance = 1e-9 if program.targets.dtype == jnp.float64 else None
+        tolerance = 1e-9 if data.targets.dtype == jnp.float64 else None
         return InteriorPoint(tolerance=tolerance, max_steps=50, refinements=4)
 
-    def read_out(self, data, program, solution):
+    def read_out(self, data, cone, solution):
         unit = planar_unit(data)
         residual, _ = solution.x
         duals, _ = solution.y
@@ -89,11 +101,24 @@ class ExactPlanar(AbstractTrainingProgram[PlanarData, PlanarSolution]):
             moments=2 * unit**2 / data.weight_decay * duals[:, :2, :2],
             objective=data.constant - unit**2 * solution.dual_objective,
             dual_objective=data.constant - unit**2 * solution.primal_objective,
-            status=solution.status,
-            steps=solution.steps,
-            residuals=solution.residuals,
             solution=solution,
         )
+
+    def network(self, problem: TrainingProblem, found: PlanarSolution) -> AbstractTwoLayer:
+        """The optimal network, balanced, without idle neurons; on the host."""
+        own = planar_network(found)
+        first = np.asarray(own.first_layer, np.float64)
+        if problem.features.shape[1] > 2:
+            first = reduce(problem).directions.basis @ first
+            outputs = np.asarray(own.V, np.float64) @ reduce(problem).output_basis.T
+        else:
+            outputs = np.asarray(own.V, np.float64)
+        return prune(balance(from_first_layer(first, outputs, bias=problem.bias)))
+
+    def residual(self, problem, found):
+        if problem.features.shape[1] > 2:
+            return reduce(problem).expand_residual(found.residual)
+        return np.asarray(found.residual, np.float64)
 
 
 def planar_network(solution: PlanarSolution) -> TwoLayerReLU:

@@ -1,20 +1,29 @@
 """(lifted) as a program of training: Prakhya et al. (2025), eq. (SDP-NN), exactly reduced."""
 
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from jaxcone import Residuals, Solution, Splitting, Status
+from jaxcone import Solution, Splitting
 from jaxcone.extend import after
 
+from ..bound import Bound
 from ..conic.lifted import LiftedData, LiftedProgram, lifted_program, pair_multipliers
-from ..problem import TrainingProblem
-from ..proof.lifted import Certificate, certify_dual, certify_reduced
+from ..improve.rounding import round_moments
+from ..job import Job
+from ..networks import AbstractTwoLayer, zero_network
+from ..problem import TrainingProblem, in_float64, require_relu, require_squared
+from ..proof.lifted import LiftedProof, certify_dual, certify_reduced
 from ..reduction import Reduction, lifted_data
-from .abstract import AbstractProgramSolution, AbstractTrainingProgram
+from .abstract import AbstractConeFound, AbstractProgram, refusal, require
 
 
-class LiftedSolution(AbstractProgramSolution):
+class LiftedSolution(AbstractConeFound):
     """A point of (lifted) and its dual, in the coordinates of `data`.
 
     `moments` is S = E[(z, v)(z, v)'], z = (alpha, u), of shape (q + c, q + c); `residual` is R =
@@ -28,9 +37,6 @@ class LiftedSolution(AbstractProgramSolution):
     multipliers: Float[Array, "m m"]
     objective: Float[Array, ""]
     dual_objective: Float[Array, ""]
-    status: Status
-    steps: Int[Array, ""]
-    residuals: Residuals
     solution: Solution
 
     @property
@@ -40,21 +46,89 @@ class LiftedSolution(AbstractProgramSolution):
         return self.moments[first:size, first:size]
 
 
-class SDPRelaxation(AbstractTrainingProgram[LiftedData, LiftedSolution]):
-    """The program (lifted), Prakhya et al. (2025), eq. (SDP-NN) in reduced form."""
+class SDPRelaxation(AbstractProgram[LiftedData, LiftedSolution]):
+    """The program (lifted), Prakhya et al. (2025), eq. (SDP-NN) in reduced form.
+
+    Its value is a lower bound on training. For ReLU and the squared loss, any rank, bias and outputs.
+
+    **Arguments:** `width`: the neurons of `network` at most.
+    """
+
+    width: int = eqx.field(static=True, default=300)
+
+    def refuses(self, problem):
+        return refusal(problem, TrainingProblem, require_relu, require_squared)
 
     def data(self, problem: TrainingProblem | LiftedData) -> LiftedData:
         """The program's numbers; data that is already reduced passes through."""
-        return problem if isinstance(problem, LiftedData) else lifted_data(problem)
+        if isinstance(problem, LiftedData):
+            return problem
+        require(self, problem)
+        return lifted_data(problem)
 
-    def cone_program(self, data):
+    def to_cone(self, data):
         return lifted_program(data)
 
-    def default_solver(self, program):
+    def read_out(self, data, cone, solution):
+        return read_out(data, cone, solution)
+
+    def default_method(self, data):
         return Splitting()
 
-    def read_out(self, data, program, solution):
-        return read_out(data, program, solution)
+    def network(self, problem: TrainingProblem | Reduction, found: LiftedSolution) -> AbstractTwoLayer:
+        """The best of the networks that the moments round to (`round_moments`); on the host.
+
+        **Arguments:** as for `certify`.
+        """
+        training = problem.problem if isinstance(problem, Reduction) else problem
+        exact = in_float64(training)
+        if isinstance(problem, Reduction):
+            moments = problem.expand_moments(np.asarray(found.moments, np.float64))
+        else:
+            moments = full_moments(exact, in_float64(found))
+        return min(rounded_networks(exact, moments, self.width), key=lambda pair: pair[1])[0]
+
+    def residual(self, problem, found):
+        if isinstance(problem, Reduction):
+            return problem.expand_residual(found.residual)
+        return np.asarray(found.residual, np.float64)
+
+    def certify(self, problem: TrainingProblem | Reduction, found: LiftedSolution) -> Any:
+        """What R and the multipliers prove together; on the host, one lane at a time.
+
+        **Arguments:** what `solve` was given: the problem, or the reduction whose `data` it was.
+        """
+        return certify_solution(problem, found)
+
+
+# The published step size first; where it diverges or does badly, a quarter of it (docs/math.md).
+ROUNDING_STEPS = (1.0, 0.25)
+
+
+def rounded_networks(
+    problem: TrainingProblem, moments: Float[Any, "p p"], width: int, job: Job | None = None
+) -> list[tuple[AbstractTwoLayer, float]]:
+    """Networks of Prakhya's Lambda with their objectives, the zero network first; in float64.
+
+    Where `job` is over only the step size is tried that is sure to give a network.
+    """
+    job = Job() if job is None else job
+    zero = zero_network(problem.X.shape[1], problem.Y.shape[1], bias=problem.bias)
+    found = [(zero, float(problem.objective(zero)))]
+    if not np.all(np.isfinite(moments)):
+        return found
+    with jax.enable_x64(True):
+        full, features = jnp.asarray(moments), jnp.asarray(problem.features)
+        for step in ROUNDING_STEPS[-1:] if job.over() else ROUNDING_STEPS:
+            network = job.finish(
+                lambda step=step: round_moments(
+                    full, features, width=width, bias=problem.bias, relative_step=step
+                )
+            )
+            objective = float(problem.objective(network))
+            if math.isfinite(objective):
+                found.append((jax.tree.map(np.asarray, network), objective))
+    return found
 
 
 def read_out(data: LiftedData, program: LiftedProgram, solution: Solution) -> LiftedSolution:
@@ -77,14 +151,13 @@ def read_out(data: LiftedData, program: LiftedProgram, solution: Solution) -> Li
         multipliers=multipliers,
         objective=solution.primal_objective + fixed,
         dual_objective=solution.dual_objective + fixed,
-        status=solution.status,
-        steps=solution.steps,
-        residuals=solution.residuals,
         solution=solution,
     )
 
 
-def certify_solution(problem: TrainingProblem | Reduction, solution: LiftedSolution) -> Certificate:
+def certify_solution(
+    problem: TrainingProblem | Reduction, solution: LiftedSolution
+) -> Bound[LiftedProof]:
     """The certified lower bound from a solution's dual; on the host, one lane at a time.
 
     **Arguments:** what `solve` was given: the problem, or the reduction whose `data` it was.

@@ -1,42 +1,39 @@
-"""(spectrahedra) as a program of training with polynomial activations, squared loss.
+"""(spectrahedra) as a program of training with polynomial activations.
 
 (21) of Bartan and Pilanci (2021). docs/math.md, section "Neural spectrahedra".
 """
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from typing import Any
 
-from jaxcone import InteriorPoint, Residuals, Solution, Splitting, Status
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxcone import InteriorPoint, Solution
 from jaxcone.extend import after, norm
 
-from ..conic.quadratic_forms import AbstractForms, Compressed, compress
+from ..conic.dual_form import residual_unit
+from ..conic.quadratic_forms import compress
 from ..conic.spectrahedra import SpectrahedraProgram
-from ..problem import TrainingProblem, require_squared
-from .abstract import AbstractProgramSolution, AbstractTrainingProgram
+from ..improve.decomposition import spectrahedron_network
+from ..losses.regression import Squared
+from ..problem import TrainingProblem, require_polynomial
+from .abstract import AbstractConeFound, AbstractProgram, refusal, require
 from .spectrahedron_points import Samples, balanced, bordered, mass, samples_of
+from .spectrahedron_splitting import SpectrahedronSplitting
 
 # Up to this many loss rows the interior-point method is the default; see docs/math.md.
 INTERIOR_ROWS = 1000
 
 
 class SpectrahedraData(eqx.Module):
-    """The numbers of (spectrahedra): the samples, and their loss on k rows, at most one per
-    coordinate of a matrix.
-    """
+    """The numbers of (spectrahedra): the samples, with their loss, and the weight decay."""
 
     samples: Samples
-    loss: Compressed
     weight_decay: Float[Array, ""]
 
-    @property
-    def forms(self) -> AbstractForms:
-        """The samples' forms."""
-        return self.samples.forms
 
-
-class SpectrahedraSolution(AbstractProgramSolution):
+class SpectrahedraSolution(AbstractConeFound):
     """The global optimum of training: Z and Z' of (21), and the residual that proves it.
 
     `positive` and `negative` (c, f + 1, f + 1) are feasible, f the number of features; `objective` is
@@ -49,63 +46,77 @@ class SpectrahedraSolution(AbstractProgramSolution):
     residual: Float[Array, "n c"]
     objective: Float[Array, ""]
     dual_objective: Float[Array, ""]
-    status: Status
-    steps: Int[Array, ""]
-    residuals: Residuals
     solution: Solution
 
 
-class NeuralSpectrahedron(AbstractTrainingProgram[SpectrahedraData, SpectrahedraSolution]):
+class NeuralSpectrahedron(AbstractProgram[SpectrahedraData, SpectrahedraSolution]):
     """The program (21) of Bartan and Pilanci (2021): the global optimum for a polynomial activation.
 
-    Takes `activation=Polynomial(a, b, c)`, the squared loss, any number of outputs, with or without
-    bias; `solve_spectrahedron` takes the other losses. The square activation (b = c = 0) has matrices
-    of one row less and no trace equality.
+    Takes `activation=Polynomial(a, b, c)`, any loss, any number of outputs, with or without bias. Its
+    cone program is for the squared loss and up to some thousand samples; the method of its own,
+    `SpectrahedronSplitting`, for all. The square activation (b = c = 0) has matrices of one row less
+    and no trace equality.
+
+    **Arguments:** `sample_weights` (n,), nonnegative factors of the samples' losses, where 0 leaves a
+    sample out (a fold is a vector of zeros and ones: `vmap` over it), for the splitting method;
+    `tolerance`, below which `network` drops eigenvalues: see `decompose`.
     """
+
+    sample_weights: Float[Any, " n"] | None = None
+    tolerance: float | None = eqx.field(static=True, default=1e-9)
+
+    def refuses(self, problem):
+        return refusal(problem, TrainingProblem, require_polynomial)
 
     def data(self, problem: TrainingProblem | SpectrahedraData) -> SpectrahedraData:
         """The program's numbers; data of its own kind pass through.
 
-        **Raises** a `ValueError` for another problem, and for another loss or activation.
+        **Raises** a `ValueError` for another problem or activation, and for weights that do not fit.
         """
         if isinstance(problem, SpectrahedraData):
             return problem
-        if not isinstance(problem, TrainingProblem):
-            raise ValueError(f"problem must be a TrainingProblem; got {type(problem).__name__}.")
-        require_squared(problem)
-        samples = samples_of(problem)
-        loss = compress(samples.forms, samples.targets)
-        return SpectrahedraData(samples, loss, jnp.asarray(problem.weight_decay))
+        require(self, problem)
+        samples = samples_of(problem, self.sample_weights)
+        return SpectrahedraData(samples, jnp.asarray(problem.weight_decay))
 
-    def cone_program(self, data):
-        scale = _unit(data) / data.weight_decay
-        side, square = data.forms.side, data.forms.square
-        signs = jnp.ones(side, data.loss.rows.dtype).at[-1].set(-1)
+    def to_cone(self, data):
+        if not _has_cone(data):
+            raise ValueError(
+                "NeuralSpectrahedron: its cone program takes the squared loss only, without weights; got "
+                f"{data.samples.loss.name!r}. SpectrahedronSplitting() takes it."
+            )
+        forms = data.samples.forms
+        loss = compress(forms, data.samples.targets)
+        longest = norm(loss.rows) / loss.rows.shape[0] ** 0.5
+        unit = residual_unit(data.weight_decay, longest, loss.targets)
+        signs = jnp.ones(forms.side, loss.rows.dtype).at[-1].set(-1)
         return SpectrahedraProgram(
-            rows=scale * data.loss.rows,
-            targets=data.loss.targets / _unit(data),
-            signs=None if square else signs,
-            side=side,
-            trace_price=data.forms.trace_price,
+            rows=unit / data.weight_decay * loss.rows,
+            targets=loss.targets / unit,
+            loss=loss,
+            unit=unit,
+            signs=None if forms.square else signs,
+            side=forms.side,
+            trace_price=forms.trace_price,
         )
 
-    def default_solver(self, program):
-        small = program.targets.size <= INTERIOR_ROWS
-        if not small:
-            return Splitting(max_steps=20000)
-        tolerance = 1e-9 if program.targets.dtype == jnp.float64 else None
+    def default_method(self, data):
+        rows = min(len(data.samples.targets), data.samples.forms.coordinates)
+        if not _has_cone(data) or rows * data.samples.targets.shape[1] > INTERIOR_ROWS:
+            return SpectrahedronSplitting()
+        tolerance = 1e-9 if data.samples.targets.dtype == jnp.float64 else None
         return InteriorPoint(tolerance=tolerance, max_steps=60)
 
-    def read_out(self, data, program, solution):
-        unit = _unit(data) ** 2 / data.weight_decay
-        positive, negative = (balanced(data.forms, unit * part) for part in solution.y)
-        samples = data.samples
-        outputs = data.forms.outputs(positive - negative)
-        dual = data.loss.expand(data.forms, samples.targets, _unit(data) * solution.x[0])
+    def read_out(self, data, cone, solution):
+        unit = cone.unit**2 / data.weight_decay
+        samples, forms = data.samples, data.samples.forms
+        positive, negative = (balanced(forms, unit * part) for part in solution.y)
+        outputs = forms.outputs(positive - negative)
+        dual = cone.loss.expand(forms, samples.targets, cone.unit * solution.x[0])
         residual, bound = samples.better_dual(samples.gradient(outputs), dual, data.weight_decay)
-        total = mass(data.forms, positive) + mass(data.forms, negative)
+        total = mass(forms, positive) + mass(forms, negative)
         # Factorisations stand in one line (`after`).
-        full = bordered(data.forms, after(jnp.concatenate([positive, negative]), bound))
+        full = bordered(forms, after(jnp.concatenate([positive, negative]), bound))
         count = positive.shape[0]
         return SpectrahedraSolution(
             positive=full[:count],
@@ -113,16 +124,13 @@ class NeuralSpectrahedron(AbstractTrainingProgram[SpectrahedraData, Spectrahedra
             residual=residual,
             objective=samples.value(outputs) + data.weight_decay * total,
             dual_objective=bound,
-            status=solution.status,
-            steps=solution.steps,
-            residuals=solution.residuals,
             solution=solution,
         )
 
+    def network(self, problem, found):
+        return spectrahedron_network(problem, found.positive, found.negative, self.tolerance)
 
-def _unit(data: SpectrahedraData) -> Array:
-    """The unit of R: the weight decay over the size of the forms, but |Y| where that is less."""
-    longest = norm(jax.lax.stop_gradient(data.loss.rows)) / data.loss.rows.shape[0] ** 0.5
-    price = data.weight_decay / jnp.where(longest > 0, longest, 1)
-    size = norm(jax.lax.stop_gradient(data.loss.targets))
-    return jax.lax.stop_gradient(jnp.where(size > 0, jnp.minimum(price, size), price))
+
+def _has_cone(data: SpectrahedraData) -> bool:
+    """Whether the cone program is one of this loss."""
+    return isinstance(data.samples.loss, Squared) and data.samples.weights is None

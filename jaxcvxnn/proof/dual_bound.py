@@ -6,19 +6,27 @@ satisfies the dual constraint, and p* >= -L*(t R) (Sahiner et al., 2021, eq. 11;
 
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
 from jaxcone import verified
 
 from ..arrays import Matrix
-from ..losses.base import AbstractLoss
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
+class HasDualValue(Protocol):
+    """A loss, as far as the bound asks it."""
+
+    def dual_value_below(self, R: Matrix, Y: Matrix, scale: float) -> float:
+        """-L*(t R), rounded down."""
+        ...
+
+
 def dual_bound(
-    loss: AbstractLoss, residual: Matrix, targets: Matrix, weight_decay: float, price: float
+    loss: HasDualValue, residual: Matrix, targets: Matrix, weight_decay: float, price: float
 ) -> tuple[float, float]:
     """(lower bound, scale t) of -L*(t R), rounded down.
 

@@ -21,8 +21,10 @@ from jaxtyping import Float
 from jaxcone import verified
 
 from ..arrays import Matrix
+from ..bound import Bound
 from ..geometry.directions import neglected_price
 from ..interior.dual_repair import clean_multipliers, repair_dual
+from ..job import Job
 from ..losses.regression import Squared
 from ..pricing.lifted_constraint import constraint_holds, interior_multipliers, reader
 from ..problem import TrainingProblem
@@ -30,30 +32,24 @@ from ..reduction import Reduction, reduce
 from .dual_bound import dual_bound
 
 
-class Certificate(eqx.Module):
-    """A proven statement: no two-layer ReLU network of any width has an objective below
-    `lower_bound`.
+class LiftedProof(eqx.Module):
+    """Multipliers N (m, m) that make `scale` * R of a `Bound` feasible, in `reduction`'s coordinates.
 
-    `residual` R (n, outputs) and `multipliers` N (m, m), in the coordinates of `reduction`, are the
-    proof: `scale` * R satisfies the dual constraint. `dual_objective` is what the solver's own pair
-    would be worth if it were feasible (-inf if none was given); `loss` is the relative difference.
+    `dual_objective` is what the solver's own pair would be worth if it were feasible, -inf if none was
+    given; `loss` is (dual_objective - lower_bound) / |dual_objective|, what repair and rounding took:
+    negative where the repair found a better bound than the solver's own dual value.
     """
 
-    lower_bound: float
-    dual_objective: float
-    scale: float
-    residual: Float[np.ndarray, "n outputs"]
     multipliers: Float[np.ndarray, "m m"]
     reduction: Reduction
+    dual_objective: float
+    loss: float
 
-    @property
-    def loss(self) -> float:
-        """(dual_objective - lower_bound) / |dual_objective|: what repair and rounding took.
 
-        Negative where the repair found a better bound than the solver's own dual value.
-        """
-        tiny = np.finfo(float).tiny
-        return (self.dual_objective - self.lower_bound) / max(abs(self.dual_objective), tiny)
+def with_dual_objective(bound: Bound[LiftedProof], value: float) -> Bound[LiftedProof]:
+    """The same bound, compared with another dual value."""
+    loss = (value - bound.lower_bound) / max(abs(value), float(np.finfo(float).tiny))
+    return eqx.tree_at(lambda b: (b.proof.dual_objective, b.proof.loss), bound, (value, loss))
 
 
 def certify_dual(
@@ -62,7 +58,7 @@ def certify_dual(
     multipliers: Any = None,
     *,
     repair: bool = True,
-) -> Certificate:
+) -> Bound[LiftedProof]:
     """A rigorous lower bound from any dual pair, from any solver, converged or not.
 
     **Arguments:**
@@ -90,15 +86,24 @@ def certify_dual(
 
 @np.errstate(over="ignore", invalid="ignore")  # absurd sizes fail the verification instead
 def certify_reduced(
-    reduction: Reduction, residual: Any, multipliers: Any, *, repair: bool = True
-) -> Certificate:
-    """`certify_dual` for a pair in reduced coordinates: R (l, c) and N (m, m) of `reduction.data`."""
+    reduction: Reduction,
+    residual: Any,
+    multipliers: Any,
+    *,
+    repair: bool = True,
+    job: Job | None = None,
+) -> Bound[LiftedProof]:
+    """`certify_dual` for a pair in reduced coordinates: R (l, c) and N (m, m) of `reduction.data`.
+
+    `job` ends the repair with what it has reached; what it has is verified all the same.
+    """
+    job = Job() if job is None else job
     data = reduction.data
     residual = _checked(residual, "residual", data.targets.shape)
     multipliers = _checked(multipliers, "multipliers", (data.rows.shape[0],) * 2)
     given = float(-np.sum(residual * data.targets) - np.sum(residual**2) / 2 + data.constant)
     pairs = [_Dual(residual, clean_multipliers(multipliers, data.pairs, keep_pairs=True))]
-    if repair:
+    if repair and not job.over():
         found = repair_dual(
             data.rows,
             data.readout,
@@ -111,7 +116,7 @@ def certify_reduced(
         if found is not None:
             pairs.append(_Dual(found.residual, found.multipliers))
     best = max((_verify(reduction, pair) for pair in pairs), key=lambda c: c.lower_bound)
-    return eqx.tree_at(lambda c: c.dual_objective, best, given)
+    return with_dual_objective(best, given)
 
 
 class _Dual(NamedTuple):
@@ -119,7 +124,7 @@ class _Dual(NamedTuple):
     multipliers: Matrix
 
 
-def _verify(reduction: Reduction, pair: _Dual) -> Certificate:
+def _verify(reduction: Reduction, pair: _Dual) -> Bound[LiftedProof]:
     """The best verified bound among shrunk versions of a pair; 0, which always holds, at worst."""
     start = _pencil_scale(reduction, pair)
     for margin in (0.0, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0):
@@ -129,9 +134,10 @@ def _verify(reduction: Reduction, pair: _Dual) -> Certificate:
         expanded = reduction.expand_residual(residual)
         if _constraint_holds(reduction, expanded, multipliers):
             bound, scale = _bound(reduction, expanded)
-            return Certificate(bound, -np.inf, scale, expanded, multipliers, reduction)
+            return Bound(bound, scale, expanded, LiftedProof(multipliers, reduction, -np.inf, 0.0))
     nothing = np.zeros(reduction.problem.Y.shape)
-    return Certificate(0.0, -np.inf, 0.0, nothing, _interior_multipliers(reduction), reduction)
+    proof = LiftedProof(_interior_multipliers(reduction), reduction, -np.inf, 0.0)
+    return Bound(0.0, 0.0, nothing, proof)
 
 
 def _constraint_holds(reduction: Reduction, residual: Matrix, multipliers: Matrix) -> bool:

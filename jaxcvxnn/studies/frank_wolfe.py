@@ -14,21 +14,22 @@ import dataclasses
 import math
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
 from ..arrays import Matrix
-from ..bound import relative_gap
+from ..bound import AbstractCertified, Bound, relative_gap
 from ..geometry.patterns import sign_patterns
 from ..improve.output_layer import balanced_network
+from ..job import Job
 from ..networks import AbstractTwoLayer
+from ..pricing.budget import Budget
 from ..pricing.cone_pca import cone_pca
+from ..pricing.price import Price
 from ..pricing.pricer import Pricer
 from ..problem import TrainingProblem, in_float64, require_relu
-from ..proof.residual import PricedCertificate, certify_residual
-from ..training.job import Clock
+from ..proof.residual import certify_residual
 
 # All patterns are enumerated up to this rank.
 LARGEST_RANK = 3
@@ -37,11 +38,11 @@ LARGEST_RANK = 3
 DECIDED = 0.25
 # Atoms whose directions agree to so many digits become one neuron of the network that is returned.
 DIGITS = 9
-# Seconds for the proof by branch and bound, where no clock says otherwise.
+# Seconds for the proof by branch and bound, where no time limit says otherwise.
 PROOF_SECONDS = 30.0
 
 
-class FrankWolfe(eqx.Module):
+class FrankWolfe(AbstractCertified):
     """A network, and the proof of how good it is.
 
     `status` is "solved" where the proven relative gap is within the tolerance; "converged" where that
@@ -53,20 +54,10 @@ class FrankWolfe(eqx.Module):
 
     network: AbstractTwoLayer
     upper_bound: float
-    certificate: PricedCertificate
+    certificate: Bound[Price]
     status: str
     radius: float
     history: Float[np.ndarray, "steps 3"]
-
-    @property
-    def lower_bound(self) -> float:
-        """The certified lower bound on the global optimum of training."""
-        return self.certificate.lower_bound
-
-    @property
-    def relative_gap(self) -> float:
-        """(upper_bound - lower_bound) / |upper_bound|."""
-        return relative_gap(self.lower_bound, self.upper_bound)
 
 
 def frank_wolfe(
@@ -76,7 +67,7 @@ def frank_wolfe(
     radius: float | None = None,
     max_steps: int = 10_000,
     tolerance: float = 1e-3,
-    clock: Clock | None = None,
+    job: Job | None = None,
 ) -> FrankWolfe:
     """Train by Algorithm 1 of Sahiner et al. (2021), section 3.2, from the zero network.
 
@@ -89,7 +80,7 @@ def frank_wolfe(
       With some of them it is the program (12) with these patterns that is solved.
     - `radius`: the bound t on the penalty; by default it is searched for, at some more steps.
       The published runs took that of a network trained by gradient descent.
-    - `max_steps`: in all, over the search. `clock` and Ctrl-C end the work with the best so far.
+    - `max_steps`: in all, over the search. `job` and Ctrl-C end the work with the best so far.
     - `tolerance`: the relative gap at which it ends.
 
     **Raises** a `ValueError` for another activation, a loss that is not smooth, patterns that do not
@@ -107,36 +98,33 @@ def frank_wolfe(
         raise ValueError(f"tolerance must be positive and finite; got {tolerance!r}.")
     if max_steps < 1:
         raise ValueError(f"max_steps must be at least 1; got {max_steps!r}.")
-    problem, clock = in_float64(problem), Clock() if clock is None else clock
+    problem, job = in_float64(problem), Job() if job is None else job
     with jax.enable_x64(True):
         pricer = Pricer(problem.features)
         oracle = _Oracle.of(pricer, patterns)
         search = _Search(problem, oracle, tolerance, radius)
-        while len(search.history) < max_steps and not clock.over():
-            if clock.interruptible(search.step) == "converged":
+        while len(search.history) < max_steps and not job.over():
+            if job.chunk(search.step) == "converged":
                 break
         network = jax.tree.map(np.asarray, search.network())
-        certificate = _certify(problem, search, pricer, clock)
+        certificate = _certify(problem, search, pricer, job)
         upper = float(problem.objective(network))
     if relative_gap(certificate.lower_bound, upper) <= tolerance:
         status = "solved"
     elif search.converged:
         status = "converged"
     else:
-        status = clock.stopped or "max_steps"
+        status = job.stopped or "max_steps"
     history = np.array(search.history).reshape(-1, 3)
     return FrankWolfe(network, upper, certificate, status, search.best[0], history)
 
 
-def _certify(
-    problem: TrainingProblem, search: "_Search", pricer: Pricer, clock: Clock
-) -> PricedCertificate:
+def _certify(problem: TrainingProblem, search: "_Search", pricer: Pricer, job: Job) -> Bound[Price]:
     """The proof from the best residual: all patterns count here, whichever were searched."""
     if pricer.rank <= 2:
         return certify_residual(problem, search.residual, pricer)
-    left = PROOF_SECONDS if clock.remaining is None else max(clock.remaining, 1.0)
-    relative = search.tolerance / 10
-    return certify_residual(problem, search.residual, pricer, seconds=left, relative=relative)
+    budget = Budget(relative=search.tolerance / 10, job=job.part(seconds=PROOF_SECONDS))
+    return certify_residual(problem, search.residual, pricer, budget)
 
 
 class _Vertex(NamedTuple):

@@ -9,7 +9,6 @@ docs/math.md, "Whitened data".
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 from scipy.sparse import csr_array
@@ -18,14 +17,13 @@ from scipy.sparse.csgraph import connected_components
 from jaxcone import verified
 
 from ..arrays import Matrix, finite_matrix
-from ..bound import relative_gap
+from ..bound import AbstractCertified, Bound
 from ..improve.output_layer import balanced_network, fit_outputs
 from ..networks import AbstractTwoLayer
 from ..pricing.ascent import normalised
 from ..pricing.price import Price, prices
 from ..problem import TrainingProblem, in_float64, require_relu, require_squared
 from ..proof.dual_bound import dual_bound
-from ..proof.residual import PricedCertificate
 
 # How far X X' / s^2 may be from the identity, entry by entry. Rigour does not depend on it: both bounds
 # are for the samples as they are.
@@ -38,7 +36,7 @@ DEPENDENT = 1e-9
 MARGINS = (1e-14, 1e-13, 1e-12, 1e-10, 1e-8, 1e-4)
 
 
-class WhitenedSolution(eqx.Module):
+class WhitenedSolution(AbstractCertified):
     """A network for whitened data, and the proof of how good it is.
 
     Where `exact`, the condition of (16) holds: the network is a global optimum, up to rounding. Else
@@ -48,19 +46,9 @@ class WhitenedSolution(eqx.Module):
 
     network: AbstractTwoLayer
     upper_bound: float
-    certificate: PricedCertificate
+    certificate: Bound[Price]
     exact: bool
     reason: str
-
-    @property
-    def lower_bound(self) -> float:
-        """The certified lower bound."""
-        return self.certificate.lower_bound
-
-    @property
-    def relative_gap(self) -> float:
-        """(upper_bound - lower_bound) / |upper_bound|."""
-        return relative_gap(self.lower_bound, self.upper_bound)
 
 
 def whitened_optimum(problem: TrainingProblem) -> WhitenedSolution:
@@ -100,7 +88,7 @@ def whitened_optimum(problem: TrainingProblem) -> WhitenedSolution:
     upper = float(problem.objective(network))
     price = _price(residual, X, first, scale, distance)
     bound, dual_scale = dual_bound(problem.loss, residual, Y, weight_decay, price.upper)
-    certificate = PricedCertificate(bound, dual_scale, residual, price)
+    certificate = Bound(bound, dual_scale, residual, price)
     return WhitenedSolution(network, upper, certificate, not reason, reason)
 
 

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 
 from jaxcone import AbstractSolver
 
+from ..bound import Bound
 from ..conic.lifted import lifted_program
 from ..problem import TrainingProblem
 from ..programs.relaxation import LiftedSolution, certify_solution
 from ..programs.solve import solve
-from ..proof.lifted import Certificate
+from ..proof.lifted import LiftedProof
 from ..reduction import Reduction, reduce
 from .method_choice import named_solver
 
@@ -25,7 +26,7 @@ class CertifiedSolution(eqx.Module):
 
     reduction: Reduction
     solution: LiftedSolution
-    certificate: Certificate
+    certificate: Bound[LiftedProof]
 
 
 def solve_batch(

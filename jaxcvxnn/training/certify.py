@@ -1,26 +1,30 @@
 """`certify`: how far a network, trained anywhere, can be from the global optimum, with proof."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
 
-from ..activations import RELU
-from ..bound import relative_gap
+from ..activations import RELU, Polynomial
+from ..geometry.directions import row_space
+from ..job import Job, Progress
 from ..losses.base import AbstractLoss
 from ..losses.regression import Squared
-from ..networks import AbstractTwoLayer, PolynomialNetwork, TwoLayerReLU
+from ..networks import AbstractTwoLayer, TwoLayerReLU
+from ..pricing.budget import Budget
 from ..pricing.pricer import LARGEST_RANK, Pricer
-from ..pricing.slopes import stacked_features
 from ..problem import TrainingProblem, in_float64
-from ..proof.network import NetworkCertificate
-from ..proof.polynomial import certify_polynomial
-from ..proof.residual import certify_residual
-from .columns import default_tolerance, generate_columns
-from .job import Clock
-from .spectrahedron_route import TOLERANCE as POLYNOMIAL, train_spectrahedron
-from .train import relaxation_bound
+from ..proof.network import NetworkCertificate, certify_network
+from ..proof.residual import trivial_bound
+from .columns_route import ColumnsRoute
+from .lifted_route import LiftedRoute
+from .route import AbstractRoute, Outcome
+from .spectrahedron_route import SpectrahedronRoute
+
+# Of the time, what the proof by the network's own residual may take.
+OWN_SHARE = 0.25
 
 
 def certify(
@@ -33,6 +37,7 @@ def certify(
     tolerance: float | None = None,
     time_limit: float | None = 60.0,
     seed: int = 0,
+    progress: Callable[[Progress], None] | None = None,
 ) -> NetworkCertificate:
     """Prove how far a two-layer network is from the global optimum of its training problem.
 
@@ -51,6 +56,7 @@ def certify(
     - `tolerance`: the relative gap that is good enough, by default 1e-8 up to rank 2 and 1e-5 above.
     - `time_limit`: seconds after which the best bound so far is returned (None: no limit).
     - `seed`: of the searches for neurons.
+    - `progress`: called with a `Progress` after each chunk of work on the global problem.
 
     **Raises** a `ValueError` for bad data or weights that do not fit the data.
     """
@@ -59,85 +65,38 @@ def certify(
     problem = in_float64(
         TrainingProblem(X, Y, weight_decay, bias=bias, loss=loss, activation=checked.activation)
     )
-    _check_fit(checked, problem)
     with jax.enable_x64(True):
-        if isinstance(checked, PolynomialNetwork):
-            return _certify_polynomial(problem, checked, tolerance, Clock(time_limit))
-        return _certify(problem, checked, tolerance, Clock(time_limit), seed)
-
-
-def _certify_polynomial(
-    problem: TrainingProblem, network: PolynomialNetwork, tolerance: float | None, clock: Clock
-) -> NetworkCertificate:
-    own = certify_polynomial(problem, network)
-    if own.relative_gap <= (POLYNOMIAL if tolerance is None else tolerance):
-        return own
-    best = train_spectrahedron(problem, tolerance, clock, network.width, None)
-    if best.lower_bound <= own.lower_bound:
-        return own
-    return eqx.tree_at(
-        lambda c: (c.lower_bound, c.bound_source), own, (best.lower_bound, "the exact program")
-    )
-
-
-def _certify(
-    problem: TrainingProblem,
-    network: AbstractTwoLayer,
-    tolerance: float | None,
-    clock: Clock,
-    seed: int,
-) -> NetworkCertificate:
-    pricer = Pricer(stacked_features(problem))
-    if tolerance is None:
-        tolerance = default_tolerance(pricer.rank)
-    upper = float(problem.objective(network))
-    residual = np.asarray(problem.loss.gradient(network.predict(problem.X), problem.Y))
-    first = np.asarray(network.first_layer).T
-    budget = None if clock.limit is None else clock.limit / 4
-    # Where the relaxation of training follows, which proves more, that of the price takes its time.
-    method = "branch_and_bound" if _relaxes(problem, pricer) else "auto"
-    proof = certify_residual(
-        problem, residual, pricer, method=method, neurons=first, seconds=budget
-    )
-    lower, source = proof.lower_bound, "the network's own residual"
-    if relative_gap(lower, upper) > tolerance:
-        better, method = _global_bound(problem, network, pricer, tolerance, clock, seed)
-        if better > lower:
-            lower, source = better, method
-    return NetworkCertificate(
-        upper_bound=upper,
-        lower_bound=lower,
-        weight_decay=float(problem.weight_decay),
-        neuron=proof.price.neurons[0] if len(proof.price.neurons) else None,
-        price=proof.price.lower,
-        price_bound=proof.price.upper,
-        bound_source=source,
-        residual=residual,
-    )
-
-
-def _global_bound(
-    problem: TrainingProblem,
-    network: AbstractTwoLayer,
-    pricer: Pricer,
-    tolerance: float,
-    clock: Clock,
-    seed: int,
-) -> tuple[float, str]:
-    """The best lower bound to be had in the time left, and where it comes from."""
-    if not _relaxes(problem, pricer):
-        found = generate_columns(
-            problem, start=network, pricer=pricer, tolerance=tolerance, clock=clock, seed=seed
+        return certify_by(
+            global_route(problem, tolerance, seed), problem, checked, Job(time_limit, progress=progress)
         )
-        return found.lower_bound, f"column generation, {found.rounds} rounds"
-    relaxed = relaxation_bound(problem, network, clock)
-    return relaxed.lower_bound, "the semidefinite relaxation"
 
 
-def _relaxes(problem: TrainingProblem, pricer: Pricer) -> bool:
-    """Whether the global problem is relaxed, since its rank is too high for column generation."""
+def certify_by(
+    route: AbstractRoute, problem: TrainingProblem, network: AbstractTwoLayer, job: Job
+) -> NetworkCertificate:
+    """`certify`, with one route for the global problem; everything in float64."""
+    prepared = route.prepare(problem, job)
+    pricer = prepared if isinstance(prepared, Pricer) else None
+    own_share = Budget(job=job.part(OWN_SHARE))
+    # Where the relaxation of training follows, which proves more, that of the price takes its time.
+    method = "branch_and_bound" if isinstance(route, LiftedRoute) else "auto"
+    own = certify_network(problem, network, pricer=pricer, budget=own_share, method=method)
+    if own.relative_gap <= route.enough(prepared) or job.over():
+        return own
+    start = Outcome(network, own.upper_bound, trivial_bound(problem), "")
+    found = route.run(prepared, problem, start, job)
+    return own.better(found.lower_bound, route.source(found))
+
+
+def global_route(problem: TrainingProblem, tolerance: float | None, seed: int) -> AbstractRoute:
+    """How the global problem is solved: the exact program of polynomials, the relaxation where the rank
+    is too high for column generation and the loss allows it, else column generation."""
+    if isinstance(problem.activation, Polynomial):
+        return SpectrahedronRoute(tolerance=tolerance)
     relaxable = isinstance(problem.loss, Squared) and problem.activation == RELU
-    return pricer.rank > LARGEST_RANK and relaxable
+    if relaxable and row_space(problem.features).shape[1] > LARGEST_RANK:
+        return LiftedRoute(network=False, tolerance=tolerance)
+    return ColumnsRoute(tolerance=tolerance, seed=seed)
 
 
 def as_network(network: Any) -> AbstractTwoLayer:
@@ -182,12 +141,3 @@ def _from_mlp(network: eqx.nn.MLP) -> TwoLayerReLU:
         )
     bias = None if hidden.bias is None else np.asarray(hidden.bias)
     return TwoLayerReLU(np.asarray(hidden.weight).T, np.asarray(output.weight).T, bias)
-
-
-def _check_fit(network: AbstractTwoLayer, problem: TrainingProblem) -> None:
-    features, outputs = problem.X.shape[1], problem.Y.shape[1]
-    if (network.in_features, network.out_features) != (features, outputs):
-        raise ValueError(
-            f"The network maps {network.in_features} features to {network.out_features} outputs; the "
-            f"data have {features} features and {outputs} outputs (U has shape (d, m), V (m, c))."
-        )

@@ -9,8 +9,6 @@ generation".
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,17 +16,17 @@ import numpy as np
 from jaxtyping import Float
 
 from ..arrays import Matrix
-from ..bound import relative_gap
+from ..bound import AbstractCertified, Bound, relative_gap
 from ..improve.output_layer import balanced_network, fit_outputs, unit_neurons
+from ..job import Job
 from ..networks import AbstractTwoLayer
 from ..pricing.ascent import local_maxima, normalised
+from ..pricing.budget import Budget
 from ..pricing.price import Price, prices
 from ..pricing.pricer import Pricer
 from ..pricing.slopes import stacked_features, stacked_residual
 from ..problem import TrainingProblem, in_float64
-from ..proof.dual_bound import dual_bound
-from ..proof.residual import PricedCertificate, certify_checked
-from .job import Clock
+from ..proof.residual import certify_residual, trivial_bound
 
 # How far the best price found may be above the weight decay when a proof is first tried, and the
 # factor between stages: proofs far from the optimum cost as much and say little.
@@ -51,7 +49,7 @@ PATIENCE = 10
 EXACT, PROVEN = 1e-8, 1e-5
 
 
-class ColumnGeneration(eqx.Module):
+class ColumnGeneration(AbstractCertified):
     """A network and the proof of how good it is.
 
     `status` is "solved" where the relative gap is within the tolerance, "stalled" where rounding or
@@ -61,7 +59,7 @@ class ColumnGeneration(eqx.Module):
 
     network: AbstractTwoLayer
     upper_bound: float
-    certificate: PricedCertificate
+    certificate: Bound[Price]
     status: str
     rank: int
     rounds: int
@@ -70,22 +68,12 @@ class ColumnGeneration(eqx.Module):
     def describe(self) -> str:
         """Which pricing, why, and what more time would buy: one line."""
         how = "priced in closed form" if self.rank <= 2 else "priced by branch and bound"
-        if self.certificate.price.method == "relaxation":
+        if self.certificate.proof.method == "relaxation":
             how = "priced by the semidefinite relaxation"
         text = f"data of rank {self.rank}, {how}, {self.rounds} rounds ({self.status})"
         if self.status in ("time_limit", "interrupted", "max_rounds"):
             text += "; more time would narrow the gap"
         return text
-
-    @property
-    def lower_bound(self) -> float:
-        """The certified lower bound."""
-        return self.certificate.lower_bound
-
-    @property
-    def relative_gap(self) -> float:
-        """(upper_bound - lower_bound) / |upper_bound|."""
-        return relative_gap(self.lower_bound, self.upper_bound)
 
 
 def default_tolerance(rank: int) -> float:
@@ -100,34 +88,34 @@ def generate_columns(
     pricer: Pricer | None = None,
     tolerance: float | None = None,
     max_rounds: int = 300,
-    clock: Clock | None = None,
+    job: Job | None = None,
     seed: int = 0,
-    watch: Callable[[float, float, int], None] | None = None,
 ) -> ColumnGeneration:
     """Train to the global optimum, from the neurons of `start` if it is given: ReLU, leaky ReLU or the
     absolute value, any loss.
 
     `pricer`, one of `stacked_features(problem)`, saves its set-up. `tolerance` is the relative gap at
     which it ends, by default 1e-8 where prices are known in closed form (rank 1 and 2), else 1e-5.
-    `watch(lower, upper, round)` is called after each round. Ctrl-C and `clock` end the work with the
-    best pair of bounds so far. In float64, whatever the problem is in.
+    `job` is told of each round, and ends the work with the best pair of bounds so far. In float64,
+    whatever the problem is in.
     """
-    problem = in_float64(problem)
+    problem, job = in_float64(problem), Job() if job is None else job
     pricer = Pricer(stacked_features(problem)) if pricer is None else pricer
     if tolerance is None:
         tolerance = default_tolerance(pricer.rank)
     with jax.enable_x64(True):
-        work = _Columns(problem, pricer, Clock() if clock is None else clock, tolerance, seed)
+        work = _Columns(problem, pricer, job, tolerance, seed)
         work.add(pricer.kinks(FIRST_NEURONS))
         if start is not None:
             work.adopt(start)
         status = "max_rounds"
-        for _ in range(max_rounds):
-            status = work.clock.interruptible(lambda: work.round(watch)) or work.clock.stopped
+        for done in range(1, max_rounds + 1):
+            status = job.chunk(work.round) or job.stopped
+            job.report(done, max_rounds, work.certificate.lower_bound, work.upper)
             if status != "running":
                 break
         if status == "solved":
-            work.clock.interruptible(work.finish)
+            job.chunk(work.finish)
     return ColumnGeneration(
         network=work.network,
         upper_bound=work.upper,
@@ -163,7 +151,7 @@ class _Columns:
 
     problem: TrainingProblem
     pricer: Pricer
-    clock: Clock
+    job: Job
     tolerance: float
     seed: int
 
@@ -174,10 +162,7 @@ class _Columns:
         self.second = np.zeros((0, self.problem.Y.shape[1]))
         self.network = self._as_network()
         self.upper = float(self.problem.objective(self.network))
-        nothing = np.zeros(self.problem.Y.shape)
-        bound, scale = dual_bound(self.problem.loss, nothing, self.problem.Y, 1.0, math.inf)
-        unknown = Price(0.0, math.inf, self.first, "none", 0)
-        self.certificate = PricedCertificate(bound, scale, nothing, unknown)
+        self.certificate = trivial_bound(self.problem)
         self.stage, self.goal = FIRST_STAGE, math.inf  # of the next proof and of the last one
         self.objective = math.inf
         self.stale = 0
@@ -211,21 +196,17 @@ class _Columns:
         self.first = np.concatenate([self.first, first])
         self.second = np.concatenate([self.second, second])
 
-    def round(self, watch: Callable[[float, float, int], None] | None) -> str:
+    def round(self) -> str:
         """Refit, price, add; the status afterwards."""
         residual = self._refit()
         stacked = stacked_residual(self.problem, residual)
         price = self._price(residual, stacked)
         pays = self._paying(price, stacked)
         self.history.append((self.certificate.lower_bound, self.upper, len(self.first)))
-        if watch is not None:
-            watch(self.certificate.lower_bound, self.upper, len(self.history))
         if self.gap <= self.tolerance:
             return "solved"
-        if price.interrupted:
-            self.clock.stopped = "interrupted"
-        if self.clock.over():
-            return self.clock.stopped
+        if self.job.over():
+            return self.job.stopped
         finest = self.accuracy <= self._finest if self.exact else self.goal <= self._needed()
         if self.stale >= PATIENCE or (finest and not len(pays)):
             return "stalled"
@@ -236,7 +217,7 @@ class _Columns:
         """Where that is cheap, fit so well that the network's own residual proves the bound too, whose
         error is the square root of the weights' gap."""
         if self.exact:
-            found = fit_outputs(self.problem, self.first, self.second, LAST_REFIT)
+            found = fit_outputs(self.problem, self.first, self.second, LAST_REFIT, self.job)
             self.second = found.V
             self._offer(self._as_network())
 
@@ -245,7 +226,7 @@ class _Columns:
         self.accuracy = self._finest
         if self.exact:
             self.accuracy = max(self.accuracy, REFIT_ACCURACY * min(self.gap, 1.0))
-        found = fit_outputs(self.problem, self.first, self.second, self.accuracy)
+        found = fit_outputs(self.problem, self.first, self.second, self.accuracy, self.job)
         self.second = found.V
         self._offer(self._as_network())
         gained = self.objective - found.objective
@@ -268,21 +249,21 @@ class _Columns:
             starts=200 * self.pricer.rank,
             neurons=self.first,
             seed=self.seed + len(self.history),
+            job=self.job,
         )
         excess = float(values[0]) / self.weight_decay - 1 if len(values) else 0.0
         if excess > self.stage:
             return Price(float(values[0]), math.inf, found, "ascent", 0)
-        self.goal, remaining = max(2 * self.stage, self._needed()), self.clock.remaining
+        self.goal = max(2 * self.stage, self._needed())
         target = self.weight_decay * (1 + self.goal)
-        proven = self._prove(
-            residual,
-            neurons=found,
-            starts=0,
-            keep=self.weight_decay * (1 + 1e-9),
-            target=target,
+        budget = Budget(
             relative=self.goal / 2,
-            seconds=None if remaining is None else max(remaining, 1e-3),
+            target=target,
+            keep=self.weight_decay * (1 + 1e-9),
+            starts=0,
+            job=self.job,
         )
+        proven = self._prove(residual, found, budget)
         if proven.upper <= target * (1 + 1e-9):
             self.stage *= STAGE_FACTOR
         return proven
@@ -292,11 +273,14 @@ class _Columns:
         penalty = self.weight_decay * np.linalg.norm(self.second, axis=1).sum()
         return 0.5 * self.tolerance * abs(self.upper) / max(penalty, np.finfo(float).tiny)
 
-    def _prove(self, residual: Matrix, **budget: Any) -> Price:
-        found = certify_checked(self.problem, residual, self.pricer, budget)
+    def _prove(
+        self, residual: Matrix, neurons: Matrix | None = None, budget: Budget | None = None
+    ) -> Price:
+        found = certify_residual(self.problem, residual, self.pricer, budget, neurons=neurons)
+        assert isinstance(found.proof, Price)
         if found.lower_bound > self.certificate.lower_bound or not len(self.history):
             self.certificate = found
-        return found.price
+        return found.proof
 
     def _paying(self, price: Price, stacked: Matrix) -> Matrix:
         """The neurons that pay, best first, of those that do nearly the same only the best."""

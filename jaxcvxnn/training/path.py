@@ -6,60 +6,30 @@ bounds at some weight decays prove bounds between and beyond them. See docs/math
 regularisation path".
 """
 
-import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 from jaxcone import AbstractSolver
 
-from ..bound import relative_gap
-from ..conic.lifted import lifted_program
+from ..bound import AbstractBounded, Bound
 from ..improve.output_layer import narrow
 from ..improve.polish import prune
-from ..improve.simplify import simplify
-from ..networks import AbstractTwoLayer
-from ..pricing.pricer import Pricer
-from ..pricing.slopes import stacked_features
+from ..job import Job, Progress
+from ..networks import AbstractTwoLayer, PolynomialNetwork
 from ..problem import TrainingProblem, in_float64
-from ..proof.lifted import Certificate
-from ..proof.polynomial import PolynomialCertificate
-from ..proof.residual import PricedCertificate
-from ..reduction import reduce
-from .columns import ColumnGeneration, generate_columns
-from .job import Clock, Progress
-from .method_choice import named_solver
-from .spectrahedron_route import (
-    TOLERANCE,
-    Solved,
-    best_proof,
-    heaviest,
-    narrowest,
-    report_steps,
-    solve_from,
-)
-from .train import (
-    MAX_ROUNDS,
-    SOLVE_SHARE,
-    Candidate,
-    Run,
-    candidates,
-    check_limits,
-    choose_program,
-    report_rounds,
-)
+from ..programs.abstract import AbstractMethod, AbstractProgram
+from .choose_route import choose_route
+from .route import AbstractRoute, Outcome
+from .train import check_limits
 from .transfer import transfer
 
-# Column generation without a time limit: seconds per weight decay.
-COLUMNS_SECONDS = 20.0
 
-
-class PathPoint(eqx.Module):
+class PathPoint(AbstractBounded):
     """One weight decay of a path: a network and a proof of how good it is.
 
     `upper_bound` is the objective of `network`; no network of any width has an objective below
@@ -76,12 +46,7 @@ class PathPoint(eqx.Module):
     lower_bound: float
     status: str
     steps: int
-    certificate: Certificate | PricedCertificate | PolynomialCertificate
-
-    @property
-    def relative_gap(self) -> float:
-        """(upper_bound - lower_bound) / |upper_bound|."""
-        return relative_gap(self.lower_bound, self.upper_bound)
+    certificate: Bound[Any]
 
     @property
     def effective_width(self) -> int:
@@ -170,8 +135,8 @@ def path(
     problem: TrainingProblem,
     weight_decays: Any,
     *,
-    program: str = "auto",
-    solver: AbstractSolver | str | None = None,
+    program: str | AbstractProgram[Any, Any] = "auto",
+    solver: AbstractSolver | AbstractMethod | str | None = None,
     width: int = 300,
     polish: bool = True,
     seed: int = 0,
@@ -209,23 +174,84 @@ def path(
     """
     if not isinstance(problem, TrainingProblem):
         raise ValueError(f"problem must be a TrainingProblem; got a {type(problem).__name__}.")
+    if not isinstance(problem, TrainingProblem):
+        raise ValueError(f"problem must be a TrainingProblem; got a {type(problem).__name__}.")
     check_limits(width, time_limit)
     values = _checked(weight_decays, problem)
     with jax.enable_x64(True):
         # Equal weight decays are one point of the path.
         distinct, places = np.unique(values, return_inverse=True)
-        clock = Clock(time_limit)
-        descending = distinct[::-1].tolist()
-        for_lifted = solver not in (None, "auto") or not polish
-        chosen = choose_program(program, in_float64(problem), for_lifted=for_lifted)
-        if chosen == "spectrahedron":
-            points = _by_spectrahedron(problem, descending, clock, int(width), progress)[::-1]
-        elif chosen == "columns":
-            points = _by_columns(problem, descending, clock, int(width), seed, progress)[::-1]
-        else:
-            lifted = _Path(problem, descending, clock, int(width), seed, progress)
-            points = lifted(solver, polish=polish)[::-1]
-    return RegularizationPath(problem, tuple(points[place] for place in places), clock.seconds)
+        exact = in_float64(problem)
+        route = choose_route(
+            program,
+            exact,
+            solver=solver,
+            width=int(width),
+            polish=polish,
+            seed=seed,
+            dtype=problem.X.dtype,
+        )
+        job = Job(time_limit, progress=progress)
+        points = path_by(route, exact, distinct[::-1].tolist(), job)[::-1]
+    return RegularizationPath(problem, tuple(points[place] for place in places), job.seconds)
+
+
+def path_by(
+    route: AbstractRoute, problem: TrainingProblem, weight_decays: list[float], job: Job
+) -> list[PathPoint]:
+    """The points of a path by one route, each from the outcome before it: largest weight decay first.
+
+    The problem is in float64. In the end each point has the best of all networks, and the best bound
+    that all certificates prove together.
+    """
+    problems = [
+        eqx.tree_at(lambda p: p.weight_decay, problem, np.asarray(value)) for value in weight_decays
+    ]
+    prepared = route.prepare(problems[0], job)
+    outcomes: list[Outcome] = []
+    for index, here in enumerate(problems):
+        before = outcomes[-1] if outcomes else None
+        share = 1 / (len(problems) - index)
+        label = f" {weight_decays[index]:.4g}"
+        piece = job.part(share, seconds=route.seconds_per_point, label=label)
+        outcome = route.run(prepared, here, before, piece)
+        network = _narrowed(route, here, outcome, piece)
+        outcomes.append(outcome.with_network(here, network))
+    networks = [prune(outcome.network) for outcome in outcomes]
+    proven: list[Bound[Any]] = []
+    best: list[AbstractTwoLayer] = []
+    for here, outcome in zip(problems, outcomes, strict=True):
+        objectives = [float(here.objective(network)) for network in networks]
+        best.append(networks[int(np.argmin(objectives))])
+        given = outcome.with_network(here, best[-1])
+        with job.stage("certify"):
+            proof = job.chunk(lambda here=here, given=given: route.proof(prepared, here, given, job))
+        proven.append(outcome.certificate if proof is None else proof)
+    bounds = transfer(weight_decays, [bound.lower_bound for bound in proven])
+    return [
+        PathPoint(
+            weight_decay=float(here.weight_decay),
+            network=jax.tree.map(np.asarray, network),
+            upper_bound=float(here.objective(network)),
+            lower_bound=bound,
+            status=outcome.status,
+            steps=outcome.steps,
+            certificate=certificate,
+        )
+        for here, network, bound, certificate, outcome in zip(
+            problems, best, bounds, proven, outcomes, strict=True
+        )
+    ]
+
+
+def _narrowed(
+    route: AbstractRoute, problem: TrainingProblem, outcome: Outcome, job: Job
+) -> AbstractTwoLayer:
+    """The outcome's network, simplified, of at most the route's width."""
+    network = route.simpler(problem, outcome, job)
+    if network.width <= route.width or isinstance(network, PolynomialNetwork):
+        return network
+    return job.finish(lambda: narrow(problem, network, route.width))
 
 
 def _checked(weight_decays: Any, problem: TrainingProblem) -> Float[np.ndarray, " k"]:
@@ -245,260 +271,3 @@ def _checked(weight_decays: Any, problem: TrainingProblem) -> Float[np.ndarray, 
     if bad.size:
         raise ValueError(f"{expected}; entry {bad[0]} is {given[bad[0]]}.")
     return values
-
-
-def _by_columns(
-    problem: TrainingProblem,
-    weight_decays: list[float],
-    clock: Clock,
-    width: int,
-    seed: int,
-    progress: Callable[[Progress], None] | None,
-) -> list[PathPoint]:
-    """The path from large to small weight decay, each point from the network before it."""
-    problems = _at(problem, weight_decays)
-    pricer = Pricer(stacked_features(problems[0]))
-    found: list[ColumnGeneration] = []
-    statuses, networks = [], []
-    with clock.stage("columns"):
-        for index, here in enumerate(problems):
-            over = clock.over()
-            share = _seconds(clock, len(problems) - index, COLUMNS_SECONDS)
-            one = generate_columns(
-                here,
-                start=found[-1].network if found else None,
-                pricer=pricer,
-                max_rounds=0 if over else MAX_ROUNDS,
-                clock=share,
-                seed=seed,
-                watch=report_rounds(progress, f"columns {weight_decays[index]:.4g}"),
-            )
-            if share.stopped == "interrupted":
-                clock.stopped = "interrupted"
-            found.append(one)
-            statuses.append(clock.stopped if over else one.status)
-            network = simplify(here, one.network, width=max(width, one.network.width))
-            networks.append(network if network.width <= width else narrow(here, network, width))
-    certificates = [one.certificate for one in found]
-    return _points(problems, networks, certificates, statuses, [one.rounds for one in found])
-
-
-def _by_spectrahedron(
-    problem: TrainingProblem,
-    weight_decays: list[float],
-    clock: Clock,
-    width: int,
-    progress: Callable[[Progress], None] | None,
-) -> list[PathPoint]:
-    """The path from large to small weight decay, each solve from the solution before it."""
-    problems = _at(problem, weight_decays)
-    solved: list[Solved] = []
-    with clock.stage("solve"):
-        for index, here in enumerate(problems):
-            before = solved[-1] if solved else None
-            if clock.over():
-                solved.append(Solved(None, 0, clock.stopped, None))
-                continue
-            share = _seconds(clock, len(problems) - index, None)
-            report = report_steps(progress, f"solve {weight_decays[index]:.4g}")
-            solved.append(solve_from(here, before, TOLERANCE, share, report))
-            if share.stopped == "interrupted":
-                clock.stopped = "interrupted"
-    pairs = list(zip(problems, solved, strict=True))
-    networks = clock.finish(
-        "round",
-        lambda: [heaviest(narrowest(here, one.found, TOLERANCE), width) for here, one in pairs],
-    )
-    proofs = clock.finish(
-        "certify",
-        lambda: [
-            best_proof(here, network, one.found)
-            for (here, one), network in zip(pairs, networks, strict=True)
-        ],
-    )
-    statuses = [
-        "solved" if _gap(here, network, proof) <= TOLERANCE else one.ended
-        for here, network, proof, one in zip(problems, networks, proofs, solved, strict=True)
-    ]
-    return _points(problems, networks, proofs, statuses, [one.steps for one in solved])
-
-
-def _gap(
-    problem: TrainingProblem, network: AbstractTwoLayer, proof: PolynomialCertificate
-) -> float:
-    return relative_gap(proof.lower_bound, float(problem.objective(network)))
-
-
-def _at(problem: TrainingProblem, weight_decays: list[float]) -> list[TrainingProblem]:
-    """The problem at each weight decay, in float64."""
-    exact = in_float64(problem)
-    return [
-        eqx.tree_at(lambda p: p.weight_decay, exact, np.asarray(value)) for value in weight_decays
-    ]
-
-
-def _points(
-    problems: list[TrainingProblem],
-    networks: Sequence[AbstractTwoLayer],
-    certificates: Sequence[PricedCertificate | PolynomialCertificate],
-    statuses: list[str],
-    steps: list[int],
-) -> list[PathPoint]:
-    """Each with the best of all networks, and the best bound that all certificates prove."""
-    weight_decays = [float(here.weight_decay) for here in problems]
-    bounds = transfer(weight_decays, [one.lower_bound for one in certificates])
-    points = []
-    for here, certificate, bound, status, count in zip(
-        problems, certificates, bounds, statuses, steps, strict=True
-    ):
-        objectives = [float(here.objective(network)) for network in networks]
-        best = int(np.argmin(objectives))
-        points.append(
-            PathPoint(
-                weight_decay=float(here.weight_decay),
-                network=networks[best],
-                upper_bound=objectives[best],
-                lower_bound=bound,
-                status=status,
-                steps=count,
-                certificate=certificate,
-            )
-        )
-    return points
-
-
-def _seconds(clock: Clock, left: int, unlimited: float | None) -> Clock:
-    """A clock for the next of `left` points: its share of what is left, or `unlimited` seconds."""
-    remaining = clock.remaining
-    return Clock(unlimited if remaining is None else max(remaining, 1e-3) / left)
-
-
-@dataclasses.dataclass
-class _Path:
-    """One call of `path`: a run per weight decay, largest first, and the stages in order."""
-
-    problem: TrainingProblem
-    weight_decays: list[float]
-    clock: Clock
-    width: int
-    seed: int
-    progress: Callable[[Progress], None] | None
-
-    def __post_init__(self):
-        reduction = reduce(in_float64(self.problem))
-        dtype = self.problem.X.dtype
-        self.runs = [
-            Run(
-                eqx.tree_at(lambda p: p.weight_decay, self.problem, np.asarray(value, dtype)),
-                reduction.at(value),
-                self.clock,
-                self.width,
-                self.seed,
-                self._named(value),
-            )
-            for value in self.weight_decays
-        ]
-        self.statuses = [""] * len(self.runs)
-        self.steps = [0] * len(self.runs)
-
-    def __call__(self, solver: AbstractSolver | str | None, *, polish: bool) -> list[PathPoint]:
-        if self.runs[0].has_work:
-            with self.clock.stage("solve"):
-                self._solve(solver)
-            if polish:
-                with self.clock.stage("polish"):
-                    self._polish()
-            with self.clock.stage("certify"):
-                self._exchange()
-                for run, steps in zip(self.runs, self.steps, strict=True):
-                    if steps and self.clock.stopped != "interrupted":
-                        run.certify()
-        else:
-            self.statuses = ["solved"] * len(self.runs)
-        bounds = transfer(self.weight_decays, [run.certificate.lower_bound for run in self.runs])
-        return [
-            PathPoint(
-                weight_decay=weight_decay,
-                network=jax.tree.map(np.asarray, run.network),
-                upper_bound=run.upper,
-                lower_bound=bound,
-                status=status or self.clock.stopped or "time_limit",
-                steps=steps,
-                certificate=run.certificate,
-            )
-            for weight_decay, run, bound, status, steps in zip(
-                self.weight_decays, self.runs, bounds, self.statuses, self.steps, strict=True
-            )
-        ]
-
-    def _solve(self, solver: AbstractSolver | str | None) -> None:
-        """Solve and round one after the other; a solver's state is kept only until the next."""
-        last: Run | None = None
-        for index, run in enumerate(self.runs):
-            status = run.solve(_racing(solver, last, run), share=self._share(index, SOLVE_SHARE))
-            if run.leader is None or run.solution is None:
-                continue
-            self.steps[index] = run.leader.steps
-            if not self.clock.stopped:
-                self.statuses[index] = status
-            run.round(run.solution)
-            run.solution = None
-            if last is not None:
-                last.leader = None
-            last = run
-
-    def _polish(self) -> None:
-        """Polish one after the other, each from the better of its own network and the one before."""
-        before: Run | None = None
-        solved, self.statuses = self.statuses, [""] * len(self.runs)
-        for index, run in enumerate(self.runs):
-            share = self._share(index, 1.0)
-            if before is not None:
-                run.offer(before.network)
-            try:
-                run.polish(share=share)
-            finally:
-                run.network = simplify(run.exact, run.network, width=self.width)
-                run.upper = float(run.exact.objective(run.network))
-            if not self.clock.over(share):
-                self.statuses[index] = solved[index]
-            before = run
-
-    def _share(self, index: int, end: float) -> float:
-        """The share of the time limit at which this point is due, when the last is due at `end`."""
-        left = len(self.runs) - index
-        return end if left == 1 else self.clock.used + (end - self.clock.used) / left
-
-    def _exchange(self) -> None:
-        """Give each run the network that is best at its weight decay."""
-        networks = [prune(run.network) for run in self.runs]
-        losses = np.array(
-            [float(self.runs[0].exact.training_loss(network)) for network in networks]
-        )
-        squares = np.array([float(network.squared_norm) for network in networks])
-        for weight_decay, run in zip(self.weight_decays, self.runs, strict=True):
-            run.network = networks[int(np.argmin(losses + weight_decay / 2 * squares))]
-            run.upper = float(run.exact.objective(run.network))
-
-    def _named(self, weight_decay: float) -> Callable[[Progress], None] | None:
-        progress = self.progress
-        if progress is None:
-            return None
-        name = f" {weight_decay:.4g}"
-        return lambda report: progress(dataclasses.replace(report, stage=report.stage + name))
-
-
-def _racing(solver: AbstractSolver | str | None, last: Run | None, run: Run) -> list[Candidate]:
-    """The settings to try at the next weight decay, and where they start. `last` is solved.
-
-    Measured against one vmapped call over the weight decays in docs/math.md.
-    """
-    if last is None or last.leader is None or last.leader.found is None:
-        # NaN asks for the program's own start, so that one compiled chunk serves every weight decay.
-        offset = lifted_program(run.data).offset()
-        nowhere = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), (offset, offset))
-        return candidates(named_solver(solver, lifted_program(run.data)), nowhere)
-    found = last.leader.found
-    ratio = float(run.exact.weight_decay) / float(last.exact.weight_decay)
-    # Near interpolation the moments stay and the multipliers are proportional to the weight decay.
-    return candidates(last.leader.solver, (found.s, jax.tree.map(lambda y: ratio * y, found.y)))

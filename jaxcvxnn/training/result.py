@@ -1,43 +1,35 @@
 """What `train` returns."""
 
-import equinox as eqx
+from typing import Any
 
-from ..bound import relative_gap
+from ..bound import AbstractCertified, Bound
 from ..networks import AbstractTwoLayer
 from ..problem import TrainingProblem
-from ..programs.relaxation import LiftedSolution
-from ..proof.lifted import Certificate
-from ..proof.polynomial import PolynomialCertificate
-from ..proof.residual import PricedCertificate
+from ..programs.abstract import AbstractFound
 
 
-class TrainingResult(eqx.Module):
+class TrainingResult(AbstractCertified):
     """A network with a proof of how good it is.
 
     `upper_bound` is the objective of `network`; no network of any width has an objective below
-    `lower_bound`. `rounded_objective` is that of the network before the polish, or before it was
-    narrowed to the width asked for. `status` is the solver's (`solved`, `inaccurate`, `max_steps`,
-    `nonfinite`) or that of column generation (`solved` within the tolerance, `max_rounds`), or
-    `stalled` when the certified bound stopped improving, `time_limit`, or `interrupted`; both bounds
-    hold whatever it says.
+    `lower_bound`, which `certificate` proves. `rounded_objective` is that of the network before it was
+    improved, or before it was narrowed to the width asked for. `status` is the solver's (`solved`,
+    `inaccurate`, `max_steps`, `nonfinite`) or that of column generation (`solved` within the tolerance,
+    `max_rounds`), or `stalled` when the certified bound stopped improving, `time_limit`, or
+    `interrupted`; both bounds hold whatever it says. `solution` is that of the convex program, where one
+    was solved as a whole.
     """
 
     network: AbstractTwoLayer
     upper_bound: float
-    lower_bound: float
+    certificate: Bound[Any]
     rounded_objective: float
     status: str
     program: str
     message: str
     problem: TrainingProblem
-    certificate: Certificate | PricedCertificate | PolynomialCertificate
-    solution: LiftedSolution | None
+    solution: AbstractFound | None
     seconds: dict[str, float]
-
-    @property
-    def relative_gap(self) -> float:
-        """(upper_bound - lower_bound) / |upper_bound|."""
-        return relative_gap(self.lower_bound, self.upper_bound)
 
     def __str__(self) -> str:
         shape = f"{self.network.in_features} inputs, {self.network.width} neurons"

@@ -189,11 +189,11 @@ def test_the_proof_can_be_checked_again(rng):
     np.testing.assert_allclose(certificate.lower_bound, value, rtol=1e-12)
     assert oracles.sigma_rank2(t * R, problem.X) <= 0.1
     assert oracles.brute_force_sigma(t * R, problem.X) <= 0.1
-    data = certificate.reduction.data
-    N = np.asarray(certificate.multipliers)
+    data = certificate.proof.reduction.data
+    N = np.asarray(certificate.proof.multipliers)
     assert N[np.asarray(data.nonnegative)].min() >= 0
     M = -data.rows.T @ N @ data.rows
-    reader = data.readout.T @ certificate.reduction.reduce_residual(R)
+    reader = data.readout.T @ certificate.proof.reduction.reduce_residual(R)
     M -= reader @ reader.T / 0.2
     M[data.pairs :, data.pairs :] += 0.05 * np.eye(data.rank)
     assert np.linalg.eigvalsh(M)[0] > 0
@@ -205,10 +205,10 @@ def test_fields(rng):
     R, N = relaxed.dual_pair()
     certificate = certify_dual(problem, R, N)
     given = -np.sum(R * problem.Y) - np.sum(R**2) / 2
-    np.testing.assert_allclose(certificate.dual_objective, given, rtol=1e-12)
+    np.testing.assert_allclose(certificate.proof.dual_objective, given, rtol=1e-12)
     expected = (given - certificate.lower_bound) / abs(given)
-    np.testing.assert_allclose(certificate.loss, expected, rtol=1e-9, atol=1e-15)
-    assert certificate.loss < 1e-3
+    np.testing.assert_allclose(certificate.proof.loss, expected, rtol=1e-9, atol=1e-15)
+    assert certificate.proof.loss < 1e-3
     # A residual too large to be feasible promises more than it keeps.
     boasting = certify_dual(problem, -problem.Y, None)
     np.testing.assert_allclose(boasting.dual_objective, np.sum(problem.Y**2) / 2, rtol=1e-12)
@@ -237,8 +237,8 @@ def test_feasible_residuals_keep_their_value(rng):
     problem = small_problem(rng)
     R = -1e-6 * problem.Y
     certificate = certify_dual(problem, R, repair=False)
-    np.testing.assert_allclose(certificate.lower_bound, certificate.dual_objective, rtol=1e-6)
-    assert certificate.lower_bound <= certificate.dual_objective
+    np.testing.assert_allclose(certificate.lower_bound, certificate.proof.dual_objective, rtol=1e-6)
+    assert certificate.lower_bound <= certificate.proof.dual_objective
 
 
 def test_float32_and_jax_input(rng):
@@ -395,8 +395,8 @@ def test_no_violated_constraint_is_proven(seed, n, d, c, flaws):
     problem = TrainingProblem(X, Y, 0.1)
     certificate = certify_dual(problem, -Y + 0.1 * rng.standard_normal(Y.shape))
     hypothesis.assume(np.any(certificate.residual))
-    reduction, R = certificate.reduction, np.asarray(certificate.residual)
-    N = np.asarray(certificate.multipliers)
+    reduction, R = certificate.proof.reduction, np.asarray(certificate.residual)
+    N = np.asarray(certificate.proof.multipliers)
     assert _constraint_holds(reduction, R, N)
     assert oracles.brute_force_sigma(R, X, 20_000) <= 0.1 * (1 + 1e-12)
     false = least_false_scale(problem, R)
@@ -411,7 +411,7 @@ def test_a_tight_proof_breaks_just_above(rng, n):
     """Two samples: the relaxation is exact, so what is true is provable up to the last digits."""
     problem = small_problem(rng, n=n, c=1)
     R, N = planted(problem).dual_pair()
-    reduction = certify_dual(problem, R, N).reduction
+    reduction = certify_dual(problem, R, N).proof.reduction
     r, pulled = reduction.reduce_residual(R), reduction.reduce_multipliers(oracles.signed(N))
     best = certify_reduced(reduction, r, pulled)
     R, N = np.asarray(best.residual), np.asarray(best.multipliers)

@@ -96,10 +96,10 @@ def test_certificate_holds_for_sampled_neurons(rng):
     certificate = found.certificate
     neurons = rng.standard_normal((20_000, 8))
     neurons /= np.linalg.norm(neurons, axis=1)[:, None]
-    assert np.max(prices(certificate.residual, X, neurons)) <= certificate.price.upper
+    assert np.max(prices(certificate.residual, X, neurons)) <= certificate.proof.upper
     R = certificate.scale * certificate.residual
     assert certificate.lower_bound <= -np.sum(R * Y) - np.sum(R**2) / 2
-    assert certificate.price.upper * certificate.scale <= 0.5
+    assert certificate.proof.upper * certificate.scale <= 0.5
 
 
 def test_almost_white_data_keep_rigorous_bounds(rng):

@@ -14,7 +14,7 @@ from jaxcvxnn.pricing.pricer import Pricer
 from jaxcvxnn.problem import in_float64
 from jaxcvxnn.training import generate_columns
 from jaxcvxnn.training.columns import between_neighbours
-from jaxcvxnn.training.job import Clock
+from jaxcvxnn import Job
 
 
 def antipodal(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -36,7 +36,7 @@ def test_decoupled_samples(size):
     X, Y = antipodal(size)
     # All neurons have nearly one price, the worst case of branch and bound: a minute is its cap.
     tolerance = 1e-8 if size <= 2 else 1e-6
-    found = generate_columns(problem(X, Y), tolerance=tolerance, clock=Clock(60.0))
+    found = generate_columns(problem(X, Y), tolerance=tolerance, job=Job(60.0))
     optimum = antipodal_optimum(size, 0.1)
     assert found.lower_bound <= optimum
     assert found.upper_bound >= optimum * (1 - 1e-14)
@@ -163,15 +163,16 @@ def test_a_start_keeps_its_neurons_and_never_makes_it_worse(rng):
 def test_bounds_only_improve(rng):
     given = problem(rng.standard_normal((12, 3)), rng.standard_normal((12, 2)), 0.05)
     seen = []
-    found = generate_columns(given, tolerance=1e-5, watch=lambda *pair: seen.append(pair))
-    lower, upper = np.array(seen)[:, 0], np.array(seen)[:, 1]
+    job = Job(progress=lambda told: seen.append((told.lower_bound, told.upper_bound)))
+    found = generate_columns(given, tolerance=1e-5, job=job)
+    lower, upper = np.array(seen).T
     assert np.all(np.diff(lower) >= 0) and np.all(np.diff(upper) <= 0)
-    np.testing.assert_array_equal(found.history[:, :2], np.array(seen)[:, :2])
+    np.testing.assert_array_equal(found.history[:, :2], np.array(seen))
 
 
 def test_limits_return_a_valid_pair(rng):
     given = problem(rng.standard_normal((20, 4)), rng.standard_normal((20, 2)), 0.01)
-    for limits in ({"clock": Clock(1e-6)}, {"max_rounds": 2}):
+    for limits in ({"job": Job(1e-6)}, {"max_rounds": 2}):
         found = generate_columns(given, **limits)
         assert found.status in ("time_limit", "max_rounds")
         assert 0 <= found.lower_bound <= found.upper_bound
@@ -180,14 +181,14 @@ def test_limits_return_a_valid_pair(rng):
 
 def test_an_interrupt_returns_the_best_pair_so_far(rng):
     given = problem(rng.standard_normal((20, 2)), rng.standard_normal((20, 2)), 0.01)
-    clock, rounds = Clock(), []
+    rounds = []
 
-    def interrupt(lower, upper, done):
-        rounds.append((lower, upper))
-        if done == 1:
-            clock.stopped = "interrupted"
+    def interrupt(told):
+        rounds.append((told.lower_bound, told.upper_bound))
+        raise KeyboardInterrupt
 
-    found = generate_columns(given, clock=clock, watch=interrupt)
+    found = generate_columns(given, job=Job(progress=interrupt))
+    assert len(rounds) == 1
     assert found.status == "interrupted"
     assert (found.lower_bound, found.upper_bound) == rounds[-1]
 

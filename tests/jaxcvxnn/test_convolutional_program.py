@@ -25,9 +25,7 @@ from jaxcvxnn.programs import (
     solve_spectrahedron,
 )
 from jaxcvxnn.proof import (
-    certify_convolutional,
-    certify_convolutional_residual,
-    certify_polynomial_residual,
+    certify_network,
 )
 
 from ..helpers import lane
@@ -102,11 +100,11 @@ def test_value_network_and_certificate_agree(rng):
         network.predict(problem.patches) - problem.Y, found.residual, atol=1e-4
     )
     # The proof, from the program's residual and from that of the network.
-    bound = certify_convolutional_residual(problem, found.residual).lower_bound
+    bound = certify_residual(problem, found.residual).lower_bound
     assert bound <= expected * (1 + 1e-9)
     np.testing.assert_allclose(bound, expected, rtol=1e-7)
-    proof = certify_convolutional(problem, network)
-    better = certify_convolutional(problem, network, residual=found.residual)
+    proof = certify_network(problem, network)
+    better = certify_network(problem, network, residual=found.residual)
     assert better.lower_bound == bound > proof.lower_bound
     assert better.bound_source == "the residual given" and better.price == proof.price
     assert 0 <= proof.relative_gap < 1e-6 and np.shape(proof.neuron) == (3,)
@@ -121,7 +119,7 @@ def test_losses_whose_dual_is_boxed(rng, loss):
     assert found.positive.shape == (2, 2, 4, 4) and found.residual.shape == (14, 2)
     network = convolutional_network(problem, found.positive, found.negative)
     np.testing.assert_allclose(problem.objective(network), expected, rtol=1e-6)
-    bound = certify_convolutional_residual(problem, found.residual).lower_bound
+    bound = certify_residual(problem, found.residual).lower_bound
     assert bound <= expected * (1 + 1e-8)
     np.testing.assert_allclose(bound, expected, rtol=1e-6)
 
@@ -146,11 +144,11 @@ def check_split(problem, found):
     assert found.positive.shape == (pools, outputs, 4, 4) and found.residual.shape == (n, outputs)
     network = convolutional_network(problem, found.positive, found.negative, tolerance=1e-9)
     np.testing.assert_allclose(problem.objective(network), found.objective, rtol=1e-8)
-    proof = certify_convolutional(problem, network, residual=found.residual)
+    proof = certify_network(problem, network, residual=found.residual)
     assert proof.lower_bound <= expected * (1 + 1e-8)
     assert 0 <= proof.relative_gap < 1e-6
     # Every pool has a price for each of its outputs, and some neuron pays for itself.
-    price = certify_convolutional_residual(problem, found.residual).price
+    price = certify_residual(problem, found.residual).proof
     assert price.uppers.shape == (pools * outputs,)
     np.testing.assert_allclose(price.upper, problem.weight_decay, rtol=1e-3)
 
@@ -202,7 +200,7 @@ def test_no_descent_goes_below_the_bound(rng):
     """Adam from many starts, with filters u / |u| shared by all pools."""
     problem = draw(rng)
     found, _ = solve(problem)
-    bound = certify_convolutional_residual(problem, found.residual).lower_bound
+    bound = certify_residual(problem, found.residual).lower_bound
 
     def network(weights):
         filters, outputs = weights
@@ -233,10 +231,10 @@ def test_one_patch_is_the_fully_connected_network(rng):
     problem = ConvolutionalProblem(X[None], Y, 0.2, activation=PHI)
     flat = TrainingProblem(X, Y, 0.2, activation=PHI)
     R = rng.standard_normal((14, 1))
-    one = certify_convolutional_residual(problem, R)
-    other = certify_polynomial_residual(flat, R)
+    one = certify_residual(problem, R)
+    other = certify_residual(flat, R)
     np.testing.assert_allclose(one.lower_bound, other.lower_bound, rtol=1e-12)
-    np.testing.assert_allclose(one.price.uppers, other.price.uppers, rtol=1e-12)
+    np.testing.assert_allclose(one.proof.uppers, other.proof.uppers, rtol=1e-12)
 
 
 def test_repeated_patches_are_pooled_to_themselves(rng):
@@ -244,7 +242,7 @@ def test_repeated_patches_are_pooled_to_themselves(rng):
     twice = np.repeat(problem.patches, 2, axis=0)
     pooled = ConvolutionalProblem(twice, problem.Y, 0.2, pool=2, activation=PHI)
     R = rng.standard_normal(problem.Y.shape)
-    prices = [certify_convolutional_residual(p, R).price for p in (problem, pooled)]
+    prices = [certify_residual(p, R).proof for p in (problem, pooled)]
     np.testing.assert_allclose(prices[0].uppers, prices[1].uppers, rtol=1e-12)
     network = ConvolutionalPolynomialNetwork(np.eye(3), rng.standard_normal((3, 4)), PHI, 2)
     same = ConvolutionalPolynomialNetwork(network.filters, network.weights, PHI)
@@ -288,9 +286,9 @@ def test_bad_input(rng):
         convolutional_network(problem, np.ones((2, 4, 4)), np.ones((2, 4, 4)))
     other = ConvolutionalPolynomialNetwork(np.eye(3), np.ones((3, 4)), PHI)
     with pytest.raises(ValueError, match="4 pools and 1 outputs; the problem has 3, 2 and 1"):
-        certify_convolutional(problem, other)
+        certify_network(problem, other)
     wide = ConvolutionalPolynomialNetwork(2 * np.eye(3), np.ones((3, 2)), PHI, 2)
     with pytest.raises(ValueError, match="unit vectors"):
-        certify_convolutional(problem, wide)
+        certify_network(problem, wide)
     with pytest.raises(ValueError, match="pools of 1; the problem"):
         problem.objective(other)

@@ -10,7 +10,7 @@ from jaxcvxnn.pricing.pricer import Pricer
 from jaxcvxnn.problem import in_float64
 from jaxcvxnn.studies import frank_wolfe
 from jaxcvxnn.training import generate_columns
-from jaxcvxnn.training.job import Clock
+from jaxcvxnn import Job
 
 from ..helpers import PAPER_DATA
 
@@ -106,7 +106,7 @@ def test_nothing_pays(rng):
 
 def test_limits(rng):
     X, Y = rng.standard_normal((5, 2)), rng.standard_normal((5, 2))
-    late = frank_wolfe(TrainingProblem(X, Y, 0.1), clock=Clock(1e-9))
+    late = frank_wolfe(TrainingProblem(X, Y, 0.1), job=Job(1e-9))
     assert late.status == "time_limit" and late.history.shape == (0, 3)
     assert 0 <= late.lower_bound <= late.upper_bound
     short = frank_wolfe(TrainingProblem(X, Y, 0.1), max_steps=3)

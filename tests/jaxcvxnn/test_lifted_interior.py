@@ -123,7 +123,7 @@ def test_the_optimum_is_that_of_clarabel_and_certified(rng, weight_decay):
     certificate = certify_solution(reduction, found)
     # Clarabel's value may be off; the certified one is between the truth and this loss.
     assert certificate.lower_bound >= float(found.objective) * (1 - 1e-6)
-    assert abs(certificate.loss) < 1e-6
+    assert abs(certificate.proof.loss) < 1e-6
 
 
 def test_it_agrees_with_splitting_where_that_is_accurate(rng):
@@ -211,7 +211,7 @@ def test_train_uses_it_and_says_so(rng):
     problem = problem_of(rng)
     result = train(problem.X, problem.Y, 0.1, polish=False, width=20)
     assert "interior-point steps" in result.message
-    assert result.certificate.loss < 1e-6
+    assert result.certificate.proof.loss < 1e-6
 
 
 def test_a_batch_is_solved_and_certified_as_each_alone(rng):

@@ -56,7 +56,7 @@ def check(result, given_decays) -> None:
         objective = oracles.network_objective(X, Y, *weights, point.weight_decay)
         np.testing.assert_allclose(point.upper_bound, objective, rtol=1e-12)
         assert 0 <= point.certificate.lower_bound <= point.lower_bound <= point.upper_bound
-        assert float(point.certificate.reduction.problem.weight_decay) == point.weight_decay
+        assert float(point.certificate.proof.reduction.problem.weight_decay) == point.weight_decay
         assert point.effective_width == np.count_nonzero(np.linalg.norm(weights[0], axis=0))
         assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(point.network))
     order = np.argsort(result.weight_decays)
@@ -91,7 +91,7 @@ def test_arrays_points_and_table(found):
         assert float(decay) == point.weight_decay and status == point.status
         np.testing.assert_allclose(float(lower), point.lower_bound, rtol=1e-5)
         np.testing.assert_allclose(float(upper), point.upper_bound, rtol=1e-5)
-    assert set(found.seconds) == {"solve", "polish", "certify"}
+    assert set(found.seconds) == {"prepare", "solve", "round", "polish", "certify"}
 
 
 def test_the_order_of_the_weight_decays_does_not_matter(problem, found):

@@ -7,7 +7,7 @@ import pytest
 from jaxcvxnn import Polynomial, PolynomialNetwork, TrainingProblem, TwoLayerReLU
 from jaxcvxnn.improve import spectrahedron_network
 from jaxcvxnn.losses.named import LOSSES
-from jaxcvxnn.proof import certify_polynomial, certify_polynomial_residual
+from jaxcvxnn.proof import certify_network
 
 from ..polynomial_oracle import polynomial_program
 
@@ -39,7 +39,7 @@ def test_the_optimal_network_closes_the_gap(rng, bias):
     problem = TrainingProblem(X, Y, 0.3, bias=bias, activation="polynomial")
     positive, negative, value = program(problem)
     network = spectrahedron_network(problem, positive, negative)
-    found = certify_polynomial(problem, network)
+    found = certify_network(problem, network)
     assert 0 <= found.relative_gap < 1e-6
     assert found.lower_bound <= value * (1 + 1e-9)
     np.testing.assert_allclose(found.upper_bound, value, rtol=1e-8)
@@ -53,18 +53,18 @@ def test_every_loss_and_any_residual(rng, loss):
     problem = TrainingProblem(X, Y, 0.2, loss=loss, activation=Polynomial.swish())
     positive, negative, value = program(problem)
     network = spectrahedron_network(problem, positive, negative)
-    optimal = certify_polynomial(problem, network)
+    optimal = certify_network(problem, network)
     smooth = problem.loss.smooth
     assert optimal.lower_bound <= value * (1 + 1e-8)
     # At a kink the gradient taken need not be the one that proves the optimum.
     assert optimal.lower_bound >= (1 - 1e-4) * value or not smooth
     for size in (0.01, 0.3, 10):
         noise = size * rng.standard_normal(problem.Y.shape)
-        found = certify_polynomial_residual(problem, optimal.residual + noise)
+        found = certify_residual(problem, optimal.residual + noise)
         assert 0 <= found.lower_bound <= value * (1 + 1e-8)
-        assert found.price.upper >= found.price.lower > 0
+        assert found.proof.upper >= found.proof.lower > 0
         # A residual that proves less than the network's own changes nothing.
-        given = certify_polynomial(problem, network, residual=optimal.residual + noise)
+        given = certify_network(problem, network, residual=optimal.residual + noise)
         assert given.lower_bound == max(optimal.lower_bound, found.lower_bound)
 
 
@@ -73,7 +73,7 @@ def test_a_poor_network_is_told_what_to_add(rng):
     X, Y = draw(rng, "squared")
     problem = TrainingProblem(X, Y, 0.3, activation="polynomial")
     empty = PolynomialNetwork(np.zeros((3, 0)), np.zeros((0, 2)), activation=PHI)
-    found = certify_polynomial(problem, empty)
+    found = certify_network(problem, empty)
     np.testing.assert_allclose(found.upper_bound, np.sum(Y**2) / 2)
     assert found.price > 0.3 and found.lower_bound < found.upper_bound
     neuron = np.asarray(found.neuron)
@@ -92,15 +92,15 @@ def test_float32_networks_and_units(rng):
     first = rng.standard_normal((3, 4))
     first /= np.linalg.norm(first, axis=0)
     network = PolynomialNetwork(first, rng.standard_normal((4, 2)), activation=PHI)
-    found = certify_polynomial(problem, network)
+    found = certify_network(problem, network)
     single = jax.tree.map(lambda leaf: leaf.astype(np.float32), network)
     np.testing.assert_allclose(
-        certify_polynomial(problem, single).lower_bound, found.lower_bound, rtol=1e-5
+        certify_network(problem, single).lower_bound, found.lower_bound, rtol=1e-5
     )
     # Y, V and weight decay in other units.
     scaled = TrainingProblem(X, 10 * Y, 3.0, activation="polynomial")
     other = PolynomialNetwork(first, 10 * network.V, activation=PHI)
-    bound = certify_polynomial(scaled, other).lower_bound
+    bound = certify_network(scaled, other).lower_bound
     np.testing.assert_allclose(bound, 100 * found.lower_bound, rtol=1e-10)
 
 
@@ -109,17 +109,17 @@ def test_bad_input(rng):
     problem = TrainingProblem(X, Y, activation="polynomial")
     first, V = np.eye(3), np.ones((3, 2))
     with pytest.raises(ValueError, match="unit vectors, bias included; their lengths are 1 to 2"):
-        certify_polynomial(problem, PolynomialNetwork(np.diag([1, 2, 1]), V, activation=PHI))
-    with pytest.raises(
-        ValueError, match="3 weights per neuron.*1 outputs; the problem has 3 and 2"
-    ):
-        certify_polynomial(problem, PolynomialNetwork(first, V[:, :1], activation=PHI))
+        certify_network(problem, PolynomialNetwork(np.diag([1, 2, 1]), V, activation=PHI))
+    with pytest.raises(ValueError, match="maps 3 features to 1 outputs; the data have 3 features"):
+        certify_network(problem, PolynomialNetwork(first, V[:, :1], activation=PHI))
     with pytest.raises(ValueError, match="weights must be finite"):
-        certify_polynomial(problem, PolynomialNetwork(first, V + np.inf, activation=PHI))
+        certify_network(problem, PolynomialNetwork(first, V + np.inf, activation=PHI))
     with pytest.raises(ValueError, match="network's activation"):
         other = PolynomialNetwork(first, V, activation=Polynomial.swish())
-        certify_polynomial(problem, other)
+        certify_network(problem, other)
     with pytest.raises(ValueError, match="residual must have the shape of Y"):
-        certify_polynomial_residual(problem, np.ones((20, 1)))
-    with pytest.raises(ValueError, match=r"takes activation=Polynomial\(a, b, c\)"):
-        certify_polynomial(TrainingProblem(X, Y), TwoLayerReLU(first, V))
+        certify_residual(problem, np.ones((20, 1)))
+    with pytest.raises(ValueError, match="network's activation"):
+        certify_network(problem, TwoLayerReLU(first, V))
+    with pytest.raises(ValueError, match="The network has biases, the problem no biases"):
+        certify_network(problem, PolynomialNetwork(first, V, np.ones(3), activation=PHI))

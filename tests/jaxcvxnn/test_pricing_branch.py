@@ -5,6 +5,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from jaxcvxnn import Job
+from jaxcvxnn.pricing import Budget
 from jaxcvxnn.pricing import branch_and_bound, simplicial_cones
 from jaxcvxnn.pricing.ascent import local_maxima, polish, random_directions
 from jaxcvxnn.pricing.branch_and_bound import price_branch_and_bound
@@ -57,7 +59,7 @@ def test_rank_two_contains_the_maximum_on_the_circle(rng, count):
 def test_contains_the_sampled_maximum_with_hard_rows(rng, rank, outputs):
     features = hard_rows(rng, rng.standard_normal((12, rank)))
     residual = rng.standard_normal((len(features), outputs))
-    price = price_branch_and_bound(residual, features, relative=1e-4)
+    price = price_branch_and_bound(residual, features, Budget(relative=1e-4))
     check(residual, features, price, 1e-4)
     assert sampled_maximum(rng, residual, features) <= price.upper
 
@@ -73,7 +75,7 @@ def test_maximum_at_a_kink():
     """|sum R_i relu(f_i'u)| = u_1 - 3 |u_2| - 3 |u_3| in the half space where it matters."""
     features = np.array([[1.0, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]])
     residual = np.array([[1.0], [-0.3], [-0.3], [-0.3], [-0.3]])
-    price = price_branch_and_bound(residual, features, relative=1e-9)
+    price = price_branch_and_bound(residual, features, Budget(relative=1e-9))
     assert price.lower <= 1 <= price.upper <= 1 + 2e-9
     assert np.allclose(np.abs(price.neurons[0]), [1, 0, 0], atol=1e-12)
 
@@ -99,6 +101,23 @@ def test_invariances(rng, rank):
         assert after.upper <= after.lower * (1 + 1.01e-6)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"target": -1.0},
+        {"target": np.nan},
+        {"keep": 0.0},
+        {"relative": -1e-3},
+        {"max_boxes": -1},
+        {"starts": -1},
+    ],
+)
+def test_bad_budgets_are_refused(change):
+    (name,) = change
+    with pytest.raises(ValueError, match=name):
+        Budget(**change)
+
+
 def test_graded_features(rng):
     """Singular values over three decades: the maxima lie in thin cells."""
     residual, features = data(rng, 30, 3)
@@ -114,19 +133,19 @@ def test_budgets_give_valid_but_looser_intervals(rng):
     full = price_branch_and_bound(residual, features)
     last = np.inf
     for boxes in (0, 15, 16, 100, 1000):
-        price = price_branch_and_bound(residual, features, max_boxes=boxes)
+        price = price_branch_and_bound(residual, features, Budget(max_boxes=boxes))
         assert price.cells <= boxes
         assert price.lower <= full.upper
         assert full.lower <= price.upper <= last
         last = price.upper
-    price = price_branch_and_bound(residual, features, seconds=1e-9)
+    price = price_branch_and_bound(residual, features, Budget(job=Job(1e-9)))
     assert full.lower <= price.upper
 
 
 def test_target_ends_the_search(rng):
     residual, features = data(rng, 40, 4)
     full = price_branch_and_bound(residual, features)
-    early = price_branch_and_bound(residual, features, target=1.2 * full.upper)
+    early = price_branch_and_bound(residual, features, Budget(target=1.2 * full.upper))
     assert full.lower <= early.upper <= 1.2 * full.upper
     assert early.cells < full.cells / 2
     assert len(early.neurons) == 1
@@ -134,9 +153,11 @@ def test_target_ends_the_search(rng):
 
 def test_keep_returns_every_neuron_above(rng):
     residual, features = data(rng, 40, 4)
-    full = price_branch_and_bound(residual, features, starts=3000)
+    full = price_branch_and_bound(residual, features, Budget(starts=3000))
     bar = 0.5 * full.lower
-    price = price_branch_and_bound(residual, features, keep=bar, starts=0, relative=0.01)
+    price = price_branch_and_bound(
+        residual, features, Budget(keep=bar, starts=0, relative=0.01)
+    )
     values = prices(residual, features, price.neurons)
     assert np.all(values > bar)
     assert len(values) > 3
@@ -283,13 +304,6 @@ def test_polish_never_loses_height(rng):
         ({"features": np.ones((5, 0))}, "features"),
         ({"features": "text"}, "features"),
         ({"neurons": np.ones((2, 3))}, "neurons"),
-        ({"target": -1.0}, "target"),
-        ({"target": np.nan}, "target"),
-        ({"keep": 0.0}, "keep"),
-        ({"relative": -1e-3}, "relative"),
-        ({"max_boxes": -1}, "max_boxes"),
-        ({"seconds": 0.0}, "seconds"),
-        ({"starts": -1}, "starts"),
         ({"count": 0}, "count"),
     ],
 )

@@ -7,7 +7,8 @@ import pytest
 from jaxcone import InteriorPoint
 from jaxcvxnn import best_neuron
 from jaxcvxnn.conic.relaxed_price import RelaxedPrice
-from jaxcvxnn.pricing import relaxation
+from jaxcvxnn import Job
+from jaxcvxnn.pricing import Budget, relaxation
 from jaxcvxnn.pricing.ascent import local_maxima
 from jaxcvxnn.pricing.circle import price_planar
 from jaxcvxnn.pricing.price import prices
@@ -44,7 +45,7 @@ def test_the_bound_is_above_the_maximum(rng, rank):
         assert price.method == "relaxation"
         assert price.upper >= met(rng, residual, features)
         assert price.upper >= price.lower
-        assert price.upper <= price_relaxed(residual, features, seconds=1e-9).upper
+        assert price.upper <= price_relaxed(residual, features, Budget(job=Job(1e-9))).upper
         np.testing.assert_allclose(prices(residual, features, price.neurons[:1])[0], price.lower)
     # One best neuron, far better than others: the relaxation has its rank one.
     assert price_relaxed(generic, features).upper <= 1.02 * met(rng, generic, features)
@@ -121,15 +122,16 @@ def test_auto_takes_it_above_rank_six(rng):
 def test_limits(rng, monkeypatch):
     features, residual = rng.standard_normal((SAMPLES, 3)), rng.standard_normal((SAMPLES, 2))
     price = price_relaxed(residual, features)
-    enough = price_relaxed(residual, features, target=2 * price.lower)
+    enough = price_relaxed(residual, features, Budget(target=2 * price.lower))
     assert price.lower <= enough.upper <= 2 * price.lower
 
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(relaxation, "_some_steps", interrupt)
-    stopped = price_relaxed(residual, features)
-    assert stopped.interrupted
+    job = Job()
+    stopped = price_relaxed(residual, features, Budget(job=job))
+    assert job.interrupted
     assert stopped.upper >= price.lower
     with pytest.raises(ValueError, match="rows"):
         price_relaxed(residual[:2], features)

@@ -8,7 +8,7 @@ import pytest
 from jaxcvxnn import Polynomial, TrainingProblem
 from jaxcvxnn.improve import spectrahedron_network, train_sgd
 from jaxcvxnn.improve.gradient_descent import random_network
-from jaxcvxnn.proof import certify_polynomial
+from jaxcvxnn.proof import certify_network
 
 from ..polynomial_oracle import polynomial_program
 
@@ -87,7 +87,7 @@ def test_polynomial_neurons_stay_unit_vectors(rng):
     np.testing.assert_allclose(problem.objective(network), losses.min(), rtol=1e-12)
     # One neuron, the first feature squared, is worth 1e-2.
     assert losses.min() < 0.1 < 0.1 * losses[0]
-    assert certify_polynomial(problem, network).lower_bound <= losses.min()
+    assert certify_network(problem, network).lower_bound <= losses.min()
 
 
 def test_no_run_goes_below_the_certified_bound(rng):
@@ -98,7 +98,7 @@ def test_no_run_goes_below_the_certified_bound(rng):
     Y = phi(X @ planted) @ np.array([[5.0], [-4], [3]])
     problem = TrainingProblem(X, Y, 1e-2, activation=phi)
     positive, negative, _ = polynomial_program(X, Y, 1e-2, phi)
-    optimal = certify_polynomial(problem, spectrahedron_network(problem, positive, negative))
+    optimal = certify_network(problem, spectrahedron_network(problem, positive, negative))
     assert optimal.relative_gap < 1e-6
 
     def run(seed):

@@ -1,0 +1,271 @@
+"""Training by the semidefinite relaxation: solved, rounded, improved, certified. ReLU, squared loss."""
+
+import functools
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcone import AbstractSolver, Solution, Splitting
+from jaxcone.extend import advance
+
+from ..bound import Bound
+from ..conic.lifted import LiftedProgram, lifted_program
+from ..improve.insertion import grow, pad
+from ..improve.polish import polish, prune
+from ..improve.simplify import simplify
+from ..job import Job
+from ..networks import AbstractTwoLayer, zero_network
+from ..problem import TrainingProblem, require_relu, require_squared
+from ..programs.relaxation import LiftedSolution, read_out, rounded_networks
+from ..proof.lifted import LiftedProof, certify_reduced, with_dual_objective
+from ..reduction import Reduction, reduce
+from .checkpoint import Checkpoint, described, solver_of
+from .method_choice import describe_cost, method_name, named_solver
+from .race import Candidate, candidates, race
+from .route import AbstractRoute, Outcome
+
+# Directions from which on an interior-point step takes seconds, and its price is told beforehand.
+LARGE = 50
+# Of a time limit, the part that the solve may take; the rest is for the network.
+SOLVE_SHARE = 0.7
+POLISH_CYCLES = 3
+POLISH_GAIN = 1e-3
+
+
+class LiftedRoute(AbstractRoute):
+    """(lifted), in the precision `dtype`; network and bounds are in float64.
+
+    **Arguments:** `tolerance`: the gap at which `certify` asks for no more; `solver` as `train` takes it; `improve`: whether the network is grown and polished;
+    `network`: whether there is one to be made at all, or the bound alone is wanted.
+    """
+
+    name: str = "lifted"
+    width: int = 300
+    tolerance: float | None = None
+    solver: Any = None
+    improve: bool = True
+    network: bool = True
+    seed: int = 0
+    dtype: Any = np.float64
+    checkpoint: Checkpoint | None = None
+
+    def prepare(self, problem: TrainingProblem, job: Job) -> Reduction | None:
+        require_relu(problem)
+        require_squared(problem)
+        with job.stage("prepare"):
+            return job.chunk(lambda: reduce(problem))
+        return None
+
+    def run(self, prepared, problem, before, job):
+        if prepared is None:
+            prepared = job.finish(lambda: reduce(problem))
+        return _Work(self, prepared.at(float(problem.weight_decay)), problem, job)(before)
+
+    def source(self, outcome):
+        return "the semidefinite relaxation"
+
+    def proof(self, prepared, problem, outcome, job):
+        """With the residual of the network in place of the solver's, and the same multipliers."""
+        bound: Bound[LiftedProof] = outcome.certificate
+        network_residual = np.asarray(outcome.network.predict(problem.X)) - problem.Y
+        reduction = bound.proof.reduction
+        residual = reduction.reduce_residual(network_residual)
+        found = certify_reduced(reduction, residual, np.asarray(bound.proof.multipliers), job=job)
+        if found.lower_bound <= bound.lower_bound:
+            return bound
+        return with_dual_objective(found, bound.proof.dual_objective)
+
+    def simpler(self, problem, outcome, job):
+        return simplify(problem, outcome.network, width=self.width, job=job)
+
+
+class _Work:
+    """One run: what is known so far, and the stages in order."""
+
+    def __init__(
+        self, route: LiftedRoute, reduction: Reduction, problem: TrainingProblem, job: Job
+    ):
+        self.route, self.reduction, self.problem, self.job = route, reduction, problem, job
+        self.data = jax.tree.map(lambda a: jnp.asarray(a, route.dtype), reduction.data)
+        self.network = zero_network(problem.X.shape[1], problem.Y.shape[1], bias=problem.bias)
+        self.upper = float(problem.objective(self.network))
+        self.rounded = self.upper
+        rows = reduction.data.rows.shape[0]
+        nothing = np.zeros(reduction.data.targets.shape)
+        self.bound = certify_reduced(reduction, nothing, np.zeros((rows, rows)), repair=False)
+        self.solution: LiftedSolution | None = None
+        self.leader: Candidate | None = None
+        self.status = "solved"
+
+    def __call__(self, before: Outcome | None) -> Outcome:
+        if before is not None:
+            self.offer(before.network)
+        message = "nothing to fit; the zero network is optimal"
+        if self.has_work:
+            with self.job.stage("solve"):
+                self.solve(None if before is None else before.state)
+            if self.route.network:
+                self.improve()
+            if not self.job.interrupted:
+                with self.job.stage("certify"):
+                    self.bound = self.route.proof(None, self.problem, self.outcome(""), self.job)
+                    self.report(1, 1)
+            message = self.describe()
+        return self.outcome(message)
+
+    def outcome(self, message: str) -> Outcome:
+        return Outcome(
+            network=jax.tree.map(np.asarray, self.network),
+            upper_bound=self.upper,
+            certificate=self.bound,
+            status=self.job.stopped or self.status,
+            steps=0 if self.leader is None else self.leader.steps,
+            message=message,
+            rounded_objective=self.rounded,
+            solution=self.solution,
+            state=(self.leader, float(self.problem.weight_decay)),
+        )
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any network could fit anything."""
+        return bool(np.any(self.reduction.data.targets)) and self.reduction.data.pairs > 0
+
+    def solve(self, before: tuple[Candidate | None, float] | None) -> None:
+        """Race the candidates for the bound, from the solution at another weight decay if there is
+        one."""
+        program = lifted_program(self.data)
+        racing = self.candidates(program, before)
+        if self.data.pairs >= LARGE and not isinstance(racing[0].solver, Splitting):
+            self.report(0, racing[0].total, f"interior point: {describe_cost(program)}")
+        share = SOLVE_SHARE if self.route.network else 1.0
+        learn = functools.partial(self.learn, program)
+        self.leader, self.status = race(racing, program, learn, self.job.part(share), self.report)
+
+    def candidates(
+        self, program: LiftedProgram, before: tuple[Candidate | None, float] | None
+    ) -> list[Candidate]:
+        saved = self.route.checkpoint
+        if saved is not None and saved.exists:
+            solver = _same_method(self.route.solver, solver_of(saved.header("lifted")))
+            like = eqx.filter_eval_shape(advance, program, solver, blocks=0)
+            return [Candidate(solver, saved.load("lifted", like))]
+        leader, weight_decay = (None, 1.0) if before is None else before
+        if leader is None or leader.found is None:
+            # NaN asks for the program's own start, so that one compiled chunk serves every start.
+            offset = program.offset()
+            nowhere = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), (offset, offset))
+            return candidates(named_solver(self.route.solver, program), nowhere)
+        # Near interpolation the moments stay and the multipliers are proportional to the weight decay.
+        ratio = float(self.problem.weight_decay) / weight_decay
+        multipliers = jax.tree.map(lambda y: ratio * y, leader.found.y)
+        return candidates(leader.solver, (leader.found.s, multipliers))
+
+    def learn(self, program: LiftedProgram, candidate: Candidate, best: float) -> float:
+        """The certified bound from a candidate's solution; both are kept if it is better than `best`."""
+        assert candidate.found is not None
+        found = candidate.found
+        bound = self.job.finish(lambda: self.certified(program, found, best))
+        saved = self.route.checkpoint
+        if saved is not None and bound >= best:
+            saved.save("lifted", found, **described(candidate.solver))
+        return bound
+
+    def certified(self, program: LiftedProgram, found: Solution, best: float) -> float:
+        solution = read_out(self.data, program, found)
+        if self.solution is None:
+            self.solution = solution
+        residual = np.asarray(solution.residual, np.float64)
+        multipliers = np.asarray(solution.multipliers, np.float64)
+        if not (np.all(np.isfinite(residual)) and np.all(np.isfinite(multipliers))):
+            return -np.inf
+        bound = certify_reduced(self.reduction, residual, multipliers, job=self.job)
+        if bound.lower_bound > best:
+            self.solution = solution
+        if bound.lower_bound > self.bound.lower_bound:
+            self.bound = bound
+        return bound.lower_bound
+
+    def improve(self) -> None:
+        """The networks that the solution rounds to, and better ones from there."""
+        if self.solution is not None:
+            with self.job.stage("round"):
+                self.round(self.solution)
+        if self.route.improve:
+            with self.job.stage("polish"):
+                self.polish()
+
+    def round(self, solution: LiftedSolution) -> None:
+        """Offer the networks that the solution's moments round to."""
+        moments = self.reduction.expand_moments(np.asarray(solution.moments, np.float64))
+        found = rounded_networks(self.problem, moments, self.route.width, self.job)
+        for network, _ in found:
+            self.offer(network)
+        self.rounded = min((objective for _, objective in found[1:]), default=self.rounded)
+        self.report(1, 1)
+
+    def polish(self) -> None:
+        """Grow and descend in turns while that pays."""
+        key, width = jax.random.key(self.route.seed), self.route.width
+        # One width throughout: each is compiled afresh.
+        start = pad(prune(self.network), width)
+        for cycle in range(POLISH_CYCLES):
+            if self.job.over():
+                break
+            before = self.upper
+            key, draw = jax.random.split(key)
+
+            def watch(network, part, cycle=cycle):
+                self.offer(network)
+                self.report(round(100 * (cycle + part) / POLISH_CYCLES), 100)
+
+            grow(
+                self.problem,
+                start,
+                draw,
+                width=width,
+                job=self.job,
+                watch=lambda network, _, done, watch=watch: watch(network, done / 80),
+            )
+            polish(
+                self.problem,
+                pad(self.network, width),
+                job=self.job,
+                watch=lambda network, _, step, of, watch=watch: watch(network, 0.5 + step / of / 2),
+            )
+            start = pad(prune(self.network, threshold=1e-6), width)
+            if before - self.upper < POLISH_GAIN * self.upper:
+                break
+        self.report(100, 100)
+        self.offer(prune(self.network, threshold=1e-9), at_least_as_good=True)
+
+    def offer(self, network: AbstractTwoLayer, *, at_least_as_good: bool = False) -> None:
+        objective = float(self.problem.objective(network))
+        if objective < self.upper or (at_least_as_good and objective == self.upper):
+            self.network, self.upper = network, objective
+
+    def describe(self) -> str:
+        data = self.reduction.data
+        steps = 0 if self.solution is None else int(self.solution.steps)
+        method = "" if self.leader is None else method_name(self.leader.solver)
+        return (
+            f"{data.pairs} directions of rank {data.rank}, {steps} {method} steps "
+            f"({self.job.stopped or self.status})"
+        )
+
+    def report(self, step: int, total: int, note: str = "") -> None:
+        self.job.report(step, total, self.bound.lower_bound, self.upper, note)
+
+
+def _same_method(solver: AbstractSolver | str | None, saved: AbstractSolver) -> AbstractSolver:
+    """The settings to continue a checkpoint with; a `ValueError` for those of another method."""
+    if not isinstance(solver, AbstractSolver):
+        return saved
+    if type(solver) is not type(saved):
+        raise ValueError(
+            f"The checkpoint is one of {type(saved).__name__}; got {type(solver).__name__}."
+        )
+    return solver
