@@ -9,16 +9,14 @@ multipliers (a, m, r) of the three equations make every iterate a bound: r is in
 Derivation: docs/math.md, "The cone-constrained group lasso".
 """
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from jaxcone import Status
+from jaxcone.extend import given_or, inside, iteration, require, whole
 
 from ..conic.gates import Gates, GatesFactor
 from ..losses.base import AbstractLoss
@@ -58,10 +56,15 @@ class ConeLassoSplitting(eqx.Module):
     relaxation: float | Float[Array, ""] = 1.6
 
     def __check_init__(self):
-        _require(self.tolerance is None or _inside(self.tolerance, 0, np.inf), "tolerance", "> 0")
-        _require(_inside(self.max_steps, 0, np.inf), "max_steps", "a positive integer")
-        _require(self.check_every > 0, "check_every", "a positive integer")
-        _require(_inside(self.relaxation, 0, 2), "relaxation", "in (0, 2)")
+        tolerance = self.tolerance
+        require(tolerance is None or inside(tolerance, 0, jnp.inf), self, "tolerance", "> 0")
+        require(whole(self.max_steps, 0), self, "max_steps", "a positive integer")
+        require(whole(self.check_every, 0), self, "check_every", "a positive integer")
+        require(inside(self.relaxation, 0, 2), self, "relaxation", "in (0, 2)")
+
+    def tolerance_for(self, dtype) -> Float[Array, ""]:
+        """The tolerance in force for arrays of this dtype."""
+        return given_or(self.tolerance, dtype, 1e-6, 1e-3)
 
 
 class SplitState(eqx.Module):
@@ -193,9 +196,7 @@ class _Work(eqx.Module):
         """Blocks of steps, until the status says that it has ended."""
         zero, infinity = jnp.zeros((), targets.dtype), jnp.full((), jnp.inf, targets.dtype)
         begin = _End(start, jnp.zeros((), jnp.int32), Status.running, zero, -infinity, infinity)
-        return jax.lax.while_loop(
-            lambda end: end.status == Status.running, lambda end: self._block(targets, end), begin
-        )
+        return iteration.run(lambda end: self._block(targets, end), begin)
 
     def _block(self, targets, end: _End) -> _End:
         count = self.settings.check_every
@@ -268,18 +269,18 @@ class _Work(eqx.Module):
         return -self.loss.conjugate(scale * state.residual[:, None], targets[:, None])
 
     def _judge(self, targets, state, steps, objective, dual, violation) -> Status:
-        settings = self.settings
-        default = 1e-6 if objective.dtype == jnp.float64 else 1e-3
-        tolerance = default if settings.tolerance is None else settings.tolerance
-        worst = jnp.maximum(_relative_gap(objective, dual), violation)
-        late = Status.where(worst <= 100 * tolerance, Status.inaccurate, Status.max_steps)
-        status = Status.where(steps >= settings.max_steps, late, Status.running)
-        status = Status.where(worst <= tolerance, Status.solved, status)
+        proof = Status.running
         if self.exact:
             needed = self.weight_decay * jnp.max(jnp.abs(targets))
-            status = Status.where(dual > INFEASIBLE * needed, Status.primal_infeasible, status)
-        sound = jnp.isfinite(_size(state.weights) + _size(state.residual) + objective)
-        return Status.where(sound, status, Status.nonfinite)
+            proof = Status.where(dual > INFEASIBLE * needed, Status.primal_infeasible, proof)
+        return iteration.status_of(
+            jnp.maximum(_relative_gap(objective, dual), violation),
+            self.settings.tolerance_for(objective.dtype),
+            steps,
+            self.settings.max_steps,
+            proof=proof,
+            sound=jnp.isfinite(_size(state.weights) + _size(state.residual) + objective),
+        )
 
     def _rebalance(self, before, state: SplitState, steps, mismatch, misfit) -> SplitState:
         """Both penalties towards relative primal and dual residuals of one size."""
@@ -402,12 +403,3 @@ def _fitting(warm_start: ConeLassoSplit, data: ConeLassoData) -> SplitState:
             f"{found[0]} for {found[1]}."
         )
     return warm_start.state
-
-
-def _inside(value: Any, low: float, high: float) -> bool:
-    return isinstance(value, Tracer) or bool(low < float(value) < high)
-
-
-def _require(holds: bool, name: str, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"ConeLassoSplitting: `{name}` must be {expected}.")

@@ -24,8 +24,18 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from jaxcone import Status
-from jaxcone.extend import after, matmul, norm, project_psd
-from jaxcone.methods import anderson
+from jaxcone.extend import (
+    after,
+    anderson,
+    given_or,
+    inside,
+    iteration,
+    matmul,
+    norm,
+    project_psd,
+    require,
+    whole,
+)
 
 from ..conic.quadratic_forms import AbstractForms, compress
 from ..convolution import ConvolutionalProblem
@@ -56,17 +66,12 @@ class SpectrahedronSplitting(eqx.Module):
     memory: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        for name, low, high, expected in (
-            ("tolerance", 0, np.inf, "positive and finite"),
-            ("max_steps", 0, np.inf, "a positive integer"),
-            ("check_every", 0, np.inf, "a positive integer"),
-            ("relaxation", 0, 2, "in (0, 2)"),
-            ("memory", -1, np.inf, "an integer >= 0"),
-        ):
-            value = getattr(self, name)
-            known = isinstance(value, int | float | np.ndarray | np.generic)
-            if known and not low < float(value) < high:
-                raise ValueError(f"SpectrahedronSplitting: {name} must be {expected}; got {value}.")
+        tolerance, memory = self.tolerance, self.memory
+        require(tolerance is None or inside(tolerance, 0, jnp.inf), self, "tolerance", "> 0")
+        require(whole(self.max_steps, 0), self, "max_steps", "a positive integer")
+        require(whole(self.check_every, 0), self, "check_every", "a positive integer")
+        require(inside(self.relaxation, 0, 2), self, "relaxation", "in (0, 2)")
+        require(memory is None or whole(memory, -1), self, "memory", "an integer >= 0")
 
     def memory_for(self, loss: AbstractLoss) -> int:
         """The memory in force: other losses than the squared one converge more slowly."""
@@ -76,8 +81,7 @@ class SpectrahedronSplitting(eqx.Module):
 
     def tolerance_for(self, dtype: Any) -> Float[Array, ""]:
         """The tolerance in force for arrays of this dtype."""
-        default = 1e-6 if dtype == jnp.float64 else 1e-3
-        return jnp.asarray(default if self.tolerance is None else self.tolerance, dtype)
+        return given_or(self.tolerance, dtype, 1e-6, 1e-3)
 
 
 class SplittingPoint(eqx.Module):
@@ -454,13 +458,14 @@ def _check(
     gap, before = least - greatest, state.objective - state.dual_objective
     idle = jnp.where(gap < (1 - PROGRESS) * before, 0, state.idle + 1)
     steps = state.steps + settings.check_every
-    tolerance = settings.tolerance_for(gap.dtype) * jnp.abs(least)
-    stopped = (steps >= settings.max_steps) | (idle >= PATIENCE)
-    poor = Status.where(steps >= settings.max_steps, Status.max_steps, Status.stalled)
-    ended = Status.where(gap <= 100 * tolerance, Status.inaccurate, poor)
-    status = Status.where(stopped, ended, Status.running)
-    status = Status.where(gap <= tolerance, Status.solved, status)
-    sound = jnp.all(jnp.isfinite(point.matrices)) & ~jnp.isnan(objective)
+    status = iteration.status_of(
+        gap,
+        settings.tolerance_for(gap.dtype) * jnp.abs(least),
+        steps,
+        settings.max_steps,
+        stalled=idle >= PATIENCE,
+        sound=jnp.all(jnp.isfinite(point.matrices)) & ~jnp.isnan(objective),
+    )
     return State(
         point=point,
         acceleration=state.acceleration,
@@ -470,7 +475,7 @@ def _check(
         dual_objective=greatest,
         steps=steps,
         idle=idle,
-        status=Status.where(sound, status, Status.nonfinite),
+        status=status,
     )
 
 
@@ -514,11 +519,8 @@ def solve_prepared(
     start: SplittingPoint | None,
 ) -> SpectrahedronSplit:
     """`solve_spectrahedron` for samples that are prepared already, from an earlier solution's point."""
-    state = jax.lax.while_loop(
-        lambda state: state.status == Status.running,
-        lambda state: _block(settings, prepared, state),
-        _begin(settings, prepared, weight_decay, start),
-    )
+    state = _begin(settings, prepared, weight_decay, start)
+    state = iteration.run(lambda state: _block(settings, prepared, state), state)
     positive, negative = bordered(prepared.samples.forms, state.matrices)
     return SpectrahedronSplit(
         positive=positive,

@@ -1,8 +1,16 @@
 """For those who write programs: what a cone program is made of, and what methods ask of it."""
 
+from . import iteration as iteration
 from .cone_program import DenseForm as DenseForm
+from .methods import anderson as anderson
 from .methods.davis_yin import DavisYinSolution as DavisYinSolution, davis_yin as davis_yin
 from .methods.interior_point import available_memory as available_memory, step_cost as step_cost
+from .methods.settings import (
+    given_or as given_or,
+    inside as inside,
+    require as require,
+    whole as whole,
+)
 from .program import (
     AbstractConeProgram as AbstractConeProgram,
     AbstractInteriorForm as AbstractInteriorForm,

@@ -1,4 +1,4 @@
-"""The driver loops: one traced, one from the host in chunks. No mathematics."""
+"""The doors of a solve: one traced, one from the host in chunks. The loops are in `iteration`."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import PyTree
 
+from . import iteration
 from .adjoint import attach, attach_value
 from .methods.abstract import AbstractSolver
 from .methods.splitting import Splitting
@@ -71,7 +72,7 @@ def _solve(program, solver, points):
     fixed, solver, points = _constant((program, solver, points))
     prepared = solver.prepare(fixed)
     start = solver.init(prepared, points)
-    end = jax.lax.while_loop(_running, lambda state: solver.block(prepared, state), start)
+    end = iteration.run(lambda state: solver.block(prepared, state), start)
     return _differentiable(program, solver.finish(end))
 
 
@@ -112,19 +113,11 @@ def solve_in_chunks(
     chunk there is none, and it propagates).
     """
     solver = Splitting() if solver is None else solver
-    solution = None if state is None else solver.finish(state)
-    try:
-        while True:
-            solution = advance(
-                program, solver, solution, warm_start=warm_start, blocks=blocks_per_chunk
-            )
-            stop = watch is not None and watch(solution)
-            if stop or not bool(solution.status == Status.running):
-                break
-    except KeyboardInterrupt:
-        if solution is None:
-            raise
-    return solution
+
+    def further(solution: Solution | None) -> Solution:
+        return advance(program, solver, solution, warm_start=warm_start, blocks=blocks_per_chunk)
+
+    return iteration.chunks(further, None if state is None else solver.finish(state), watch)
 
 
 def advance(
@@ -163,19 +156,8 @@ def _begin(solver, prepared, points):
 
 @eqx.filter_jit
 def _blocks(solver, prepared, state, blocks):
-    def go_on(carry):
-        done, state = carry
-        return (done < blocks) & _running(state)
-
-    def advance(carry):
-        done, state = carry
-        return done + 1, solver.block(prepared, state)
-
-    return jax.lax.while_loop(go_on, advance, (0, solver.judge_again(state)))[1]
-
-
-def _running(state):
-    return state.status == Status.running
+    start = solver.judge_again(state)
+    return iteration.advance(lambda state: solver.block(prepared, state), start, blocks)
 
 
 def _traced(solver: AbstractSolver | None) -> AbstractSolver:

@@ -335,9 +335,9 @@ def test_a_path_of_right_hand_sides_in_scan():
 @pytest.fixture
 def traces(monkeypatch):
     """Counts how often the method is traced by the driver."""
-    driver, count = sys.modules["jaxcone.solve"], []
-    running = driver._running  # every loop traces its condition once
-    monkeypatch.setattr(driver, "_running", lambda state: [count.append(1), running(state)][1])
+    iteration, count = jaxcone.extend.iteration, []
+    running = iteration.running  # every loop traces its condition once
+    monkeypatch.setattr(iteration, "running", lambda state: [count.append(1), running(state)][1])
     return count
 
 

@@ -333,3 +333,6 @@ def test_bad_input_is_refused():
     for name, value in bad.items():
         with pytest.raises(ValueError, match=name):
             SpectrahedronSplitting(**{name: value})
+    for name, value in {"tolerance": jnp.zeros(()), "max_steps": 9.5, "memory": "many"}.items():
+        with pytest.raises(ValueError, match=f"SpectrahedronSplitting: `{name}` must be"):
+            SpectrahedronSplitting(**{name: value})

@@ -20,13 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
+from ..iteration import status_of
 from ..program import AbstractConeProgram, AbstractInteriorForm
 from ..pytrees import after, inner, matmul
 from ..scalings import AbstractScaling, Blocks
 from ..solution import Status
 from .abstract import AbstractSolver
 from .infeasibility import find_ray
-from .record import Record, Yardstick, begin, verdict
+from .record import Record, Yardstick, begin
 from .settings import given_or, inside, require, whole
 
 
@@ -267,14 +268,20 @@ def _step(solver: InteriorPoint, prepared: PreparedForm, state: InteriorState) -
 def _judge(solver: InteriorPoint, state: InteriorState) -> Status:
     record = state.record
     stuck = ~state.sound | (state.length < SHORTEST) | (state.since >= PATIENCE)
-    end = Status.where(state.steps >= solver.max_steps, Status.max_steps, Status.running)
-    end = Status.where(stuck, Status.stalled, end)
     # Two steps must agree on a proof, unless there is no second one: along a ray that the matrix
     # hardly sees, the first direction is so long that all later ones are rounding.
     ray = Status.where(stuck, record.suspicion, record.confirmed)
-    tolerance = solver.tolerance_for(record.residuals.primal.dtype)
-    # An unsound step was not taken: the iterate before it stands.
-    return verdict(record.residuals, tolerance, end, ray, jnp.asarray(True))
+    found = record.residuals
+    return status_of(
+        found.worst,
+        solver.tolerance_for(found.primal.dtype),
+        state.steps,
+        solver.max_steps,
+        stalled=stuck,
+        proof=ray,
+        # An unsound step was not taken: the iterate before it stands.
+        sound=found.finite,
+    )
 
 
 def _vectors(form: AbstractInteriorForm, p: Iterate) -> tuple[Array, Array, Array]:

@@ -69,21 +69,6 @@ def begin(yardstick: Yardstick, triple: Triple, checks: int) -> Record:
     )
 
 
-def verdict(
-    found: Residuals, tolerance: Float[Array, ""], end: Status, ray: Status, sound: Bool[Array, ""]
-) -> Status:
-    """Status of the best triple so far: from its residuals, never from the step counter alone.
-
-    `end` says why the iteration ends, or `running`; `ray` which kind of ray is certain, or `running`;
-    `sound` whether the iteration has only finite numbers.
-    """
-    nearly = (end != Status.running) & (found.worst <= 100 * tolerance)
-    status = Status.where(nearly, Status.inaccurate, end)
-    status = Status.where(ray == Status.running, status, ray)
-    status = Status.where(found.worst <= tolerance, Status.solved, status)
-    return Status.where(found.finite & sound, status, Status.nonfinite)
-
-
 def conclude(state: Any) -> Solution:
     """The solution that a method's state holds: its best point, or a ray if there is no solution.
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PyTree
 
+from ..iteration import status_of
 from ..program import AbstractConeProgram, Scaling
 from ..pytrees import after, combine, norm, subtract
 from ..residuals import Residuals
@@ -22,7 +23,7 @@ from ..solution import Status
 from . import anderson
 from .abstract import AbstractSolver
 from .infeasibility import find_ray, onto_dual
-from .record import Record, Yardstick, begin, verdict
+from .record import Record, Yardstick, begin
 from .settings import given_or, inside, require, whole
 
 
@@ -261,10 +262,15 @@ def _look_for_ray(solver, prepared, state, x, y):
 
 
 def _judge(solver: Splitting, record: Record, steps: Int[Array, ""], flat: Array) -> Status:
-    end = Status.where(steps >= solver.max_steps, Status.max_steps, Status.running)
-    tolerance = solver.tolerance_for(flat.dtype)
-    sound = jnp.all(jnp.isfinite(flat))
-    return verdict(record.residuals, tolerance, end, record.confirmed, sound)
+    found = record.residuals
+    return status_of(
+        found.worst,
+        solver.tolerance_for(flat.dtype),
+        steps,
+        solver.max_steps,
+        proof=record.confirmed,
+        sound=found.finite & jnp.all(jnp.isfinite(flat)),
+    )
 
 
 # Measured on the programs of this project; see docs/math.md, section "The penalty".
