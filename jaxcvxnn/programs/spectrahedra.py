@@ -1,6 +1,6 @@
 """(spectrahedra) as a program of training with polynomial activations, squared loss.
 
-(21) of Bartan and Pilanci (2021). docs/math.md, section "Neural spectrahedra".
+(21) of Bartan and Pilanci (2021). docs/math/spectrahedra.md, "Neural spectrahedra".
 """
 
 import equinox as eqx
@@ -17,7 +17,8 @@ from ..problem import TrainingProblem, require_squared
 from .abstract import AbstractProgramSolution, AbstractTrainingProgram
 from .spectrahedron_points import Samples, balanced, bordered, mass, samples_of
 
-# Up to this many loss rows the interior-point method is the default; see docs/math.md.
+# Up to this many loss rows the interior-point method is the default: docs/math/spectrahedra.md,
+# "Neural spectrahedra".
 INTERIOR_ROWS = 1000
 
 

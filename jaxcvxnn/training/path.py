@@ -2,7 +2,7 @@
 
 The optimum p*(weight decay) is a minimum of affine functions, one per network: it is concave,
 nondecreasing and nonnegative. So every network is an upper bound at every weight decay, and lower
-bounds at some weight decays prove bounds between and beyond them. See docs/math.md, "The
+bounds at some weight decays prove bounds between and beyond them. See docs/math/columns.md, "The
 regularisation path".
 """
 
@@ -491,7 +491,8 @@ class _Path:
 def _racing(solver: AbstractSolver | str | None, last: Run | None, run: Run) -> list[Candidate]:
     """The settings to try at the next weight decay, and where they start. `last` is solved.
 
-    Measured against one vmapped call over the weight decays in docs/math.md.
+    Measured against one vmapped call over the weight decays in docs/math/columns.md, "The
+    regularisation path".
     """
     if last is None or last.leader is None or last.leader.found is None:
         # NaN asks for the program's own start, so that one compiled chunk serves every weight decay.

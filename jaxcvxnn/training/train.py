@@ -39,7 +39,7 @@ from .spectrahedron_route import train_spectrahedron
 
 PROGRAMS = ("auto", "columns", "lifted", "spectrahedron")
 # The best penalty differs by factors of 100 between data sets, and no formula tried predicts it: all
-# of these race, judged by the certified bound. See docs/math.md, "The penalty".
+# of these race, judged by the certified bound. See docs/math/lifted.md, "The penalty".
 CANDIDATE_PENALTIES = (10.0, 100.0, 1000.0)
 CHUNK_STEPS = 400
 INTERIOR_STEPS = 5
@@ -55,7 +55,8 @@ AUTO_SECONDS = 60.0
 STALL = 1e-3
 PATIENCE = 2
 BEHIND = 0.75
-# The published step size first; where it diverges or does badly, a quarter of it (docs/math.md).
+# The published step size first; where it diverges or does badly, a quarter of it:
+# docs/math/lifted.md, "Rounding".
 ROUNDING_STEPS = (1.0, 0.25)
 # Of a time limit, the part that the solve may take; the rest is for the network.
 SOLVE_SHARE = 0.7
