@@ -2,7 +2,7 @@
 
 On the host, since the reduced shapes depend on the data: X by its rank, zero samples dropped, samples
 scaled to unit length, parallel samples merged, antiparallel ones read from omega instead of alpha, Y
-by its rank. See docs/math.md, section "Reductions". Inside `jit` use `lifted_data`, which scales the
+by its rank. See docs/math/lifted.md, "Reductions". Inside `jit` use `lifted_data`, which scales the
 samples and changes no shape.
 """
 

@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCKS = {
-    f"{page.stem}-{index}": block
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    f"{page.relative_to(ROOT).with_suffix('')}-{index}": block
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     for index, block in enumerate(
         re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
     )

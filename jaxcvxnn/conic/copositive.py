@@ -11,7 +11,7 @@ the one pattern D = I it is their (20). What is solved is the dual,
     min  L*(R)  s.t.  [[wd I - sum_jk mu_ijk a_ij a_ik',  H_i'],  [H_i,  wd I]] PSD,  mu >= 0,
 
 H_i = R' E_i, whose blocks have the U_i, V_i and W_i as multipliers. Derivation, and for which cones the
-relaxation of completely positive matrices loses nothing: docs/math.md, section "Copositive programs".
+relaxation of completely positive matrices loses nothing: docs/math/patterns.md, "Copositive programs".
 
 Its interior-point form adds up the normal matrix pattern by pattern from the scaling matrices, without
 A, as that of (planar) does.

@@ -6,7 +6,7 @@ With slopes D_i (the diagonal of phi' on cell i), signs S_i, features X and rows
     A w = sum_i D_i X (w_i - w_i')   (n,)       and the margins   S_i G w_i, S_i G w_i'   (n,).
 
 Since S_i^2 = I, all blocks share B = nu I + G'G, and A B^-1 A' = 2 (X B^-1 X') o (Delta'Delta), where
-the slopes are the rows of Delta: n x n, however many cells there are. docs/math.md, "The
+the slopes are the rows of Delta: n x n, however many cells there are. docs/math/lasso.md, "The
 cone-constrained group lasso".
 """
 

@@ -1,6 +1,6 @@
 """(lifted): the semidefinite relaxation of training, exactly reduced from Prakhya's (SDP-NN).
 
-In the notation of `docs/math.md`: z = (alpha, u), S = E[(z, v)(z, v)'], V z = (alpha, omega).
+In the notation of docs/math/index.md: z = (alpha, u), S = E[(z, v)(z, v)'], V z = (alpha, omega).
 
     min  1/2 ||E S_zv - Y||^2 + weight_decay/2 (tr S_uu + tr S_vv)
     s.t. S PSD,  W = V S_zz V' >= 0 entrywise,  W_{i, k+i} = 0 for the k pairs (alpha_i, omega_i)
@@ -11,7 +11,7 @@ As an interior-point form: the pair equalities K_ii = p_i'B_i (in blocks S_zz = 
 substituted: as equality rows they would be nearly dependent on the active inequalities, and a Schur
 complement loses its definiteness. The normal matrix is formed from the entries of the scaling matrices,
 without A: the PSD block gives a symmetric Kronecker product, each inequality touches at most
-(1 + r)^2 entries. docs/math.md, section "The normal matrix of (lifted)".
+(1 + r)^2 entries. docs/math/lifted.md, "The normal matrix of (lifted)".
 """
 
 import functools
@@ -287,7 +287,7 @@ class LiftedScaling(Scaling):
 
 
 # How much of the mean kernel's conditioning the equilibration removes, as a power of its spectrum:
-# 0 leaves the program as it is, 1 whitens it. See docs/math.md for the measurement behind 1/4.
+# 0 leaves the program as it is, 1 whitens it. Why 1/4: docs/math/lifted.md, "Equilibration".
 WHITENING = 0.25
 
 

@@ -7,7 +7,7 @@ dual constraint |R' relu(F u)| <= wd |u| holds on all of the cell if and only if
     [[wd T_k'T_k - mu_k diag(1, -1),  H_k'],  [H_k,  wd I]]                                 (cell)
 
 positive semidefinite (the S-lemma, which loses nothing here). So p* = -min 1/2 ||R||^2 + <R, Y> under
-(cell) for all cells. Derivation: docs/math.md, section "Samples in a plane".
+(cell) for all cells. Derivation: docs/math/patterns.md, "Samples in a plane".
 
 Its interior-point form adds up the normal matrix cell by cell from the scaling matrices, without A: of
 the rows of F each cell sees two combinations only.

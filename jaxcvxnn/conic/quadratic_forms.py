@@ -7,7 +7,7 @@ A neuron of unit length has phi(x'u) = a (x'u)^2 + b x'u + c = (u, 1)' F (u, 1) 
 and a network's output is <F, M> with M = sum_j v_j (u_j, 1)(u_j, 1)', for which <G, M> = 0 with G =
 diag(1, ..., 1, -1): Bartan and Pilanci (2021), section 3. For the square activation (b = c = 0) the
 last row and column do nothing and are left out, G with them. A convolutional network has one M for
-every pool of patches, and its form there is the mean over the pool: docs/math.md, section
+every pool of patches, and its form there is the mean over the pool: docs/math/spectrahedra.md,
 "Convolutional polynomial networks".
 """
 

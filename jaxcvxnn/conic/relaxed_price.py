@@ -7,7 +7,7 @@ for S = E[z z'], z = (relu(P u), u), is an upper bound on max over |u| = 1 of <G
     min 1/2 (tr S_uu)^2 - <G, S>
 
 over the same cone it needs no equality: at the optimum tr S_uu is the bound, and the dual is the matrix
-t I_u - G - V'NV >= 0 that proves it. Derivation: docs/math.md, section "The price, relaxed".
+t I_u - G - V'NV >= 0 that proves it. Derivation: docs/math/pricing.md, "The price, relaxed".
 """
 
 import equinox as eqx

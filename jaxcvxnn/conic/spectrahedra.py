@@ -7,7 +7,7 @@ The dual (28) of Bartan and Pilanci (2021), with the forms' parts orthogonal to 
 
 for every output k; for the square activation with wd I and without rho. The multipliers are the
 matrices Z_k and Z'_k of their program (21).
-Derivation: docs/math.md, section "Neural spectrahedra".
+Derivation: docs/math/spectrahedra.md, "Neural spectrahedra".
 
 Its interior-point form has, per output, a normal matrix of order k + 2, k the number of loss rows,
 which is at most the number of coordinates of a symmetric matrix.

@@ -5,7 +5,8 @@
 
 for Z = [[Z_1, Z_2], [Z_2', Z_4]] of order d + 1. With G = diag(I, -1) the constraints of (19) are
 <G, Z> = 0 and, given that, tr Z <= 2 t. A neuron of weight w is w (u, 1)(u, 1)', and a network's
-output is a linear function of Z - Z'. Derivations: docs/math.md, "Projection onto neural spectrahedra".
+output is a linear function of Z - Z'. Derivations: docs/math/spectrahedra.md, "Projection onto
+neural spectrahedra".
 """
 
 from typing import Any

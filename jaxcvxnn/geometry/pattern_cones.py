@@ -1,7 +1,7 @@
 """The cones {u: (2 D - I) X u >= 0} of activation patterns D: interior, facets, coordinates.
 
-On the host, in NumPy float64. A cone is given by its `sides` A (k, r), {u: A u >= 0}. See docs/math.md,
-section "Copositive programs".
+On the host, in NumPy float64. A cone is given by its `sides` A (k, r), {u: A u >= 0}. See
+docs/math/patterns.md, "Copositive programs".
 """
 
 from itertools import combinations

@@ -4,7 +4,7 @@ The planes x_i'u = 0 cut the space of neurons into cells, on each of which the s
 The convex programs of Ergen and Pilanci (2023) and of Sahiner et al. (2021) have a block of variables
 for each: for all of them, or for those that are sampled, that a rank-k approximation of the data has,
 or that a network has. A pattern is a row of booleans, True where x_i'u >= 0 (Ergen, eq. 5) and x_i is
-not zero. docs/math.md, section "Hyperplane arrangements".
+not zero. docs/math/patterns.md, "Hyperplane arrangements".
 """
 
 import math
@@ -105,7 +105,8 @@ def sample_size(patterns: int, angle: float, epsilon: float) -> int:
 
     log(P / epsilon) / theta_min, rounded up: Ergen and Pilanci (2023), Theorem III.2, where `angle` is
     theta_min, the smallest *probability* of a cell under the normal distribution. Their Remark III.2
-    has angles in radians instead, 2 pi times too large; see docs/math.md.
+    has angles in radians instead, 2 pi times too large: docs/math/patterns.md, "Hyperplane
+    arrangements".
 
     **Raises** a `ValueError` unless patterns >= 1, 0 < angle <= 1 / patterns and 0 < epsilon < 1.
     """
@@ -185,7 +186,7 @@ def low_rank_guarantee(
 
     **Arguments:** the Lipschitz constants L of the loss, |L(Z) - L(Z')| <= L ||Z - Z'||_F, and R of
     the activation: 1 for ReLU and leaky ReLU; 1 - slope where that is negative, which program (10)
-    needs (docs/math.md). The squared loss has no L.
+    needs (docs/math/patterns.md, "Hyperplane arrangements"). The squared loss has no L.
 
     **Raises** a `ValueError` as `low_rank_patterns` does, and for numbers that are not positive.
     """

@@ -1,7 +1,7 @@
 """Neural Decomposition (Bartan and Pilanci, 2021, section 4.1): from matrices to neurons.
 
 A PSD matrix Z of order d + 1 with tr Z_1 = Z_4 is sum_j w_j (u_j, 1)(u_j, 1)' with |u_j| = 1, w_j >= 0
-and as many terms as its rank: docs/math.md, "Neural Decomposition".
+and as many terms as its rank: docs/math/spectrahedra.md, "Neural Decomposition".
 """
 
 from typing import Any

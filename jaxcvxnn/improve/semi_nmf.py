@@ -5,7 +5,7 @@
 Sahiner et al. (2021), remark 5.1. The minimum is the norm of V that belongs to the neurons of a cone,
 the cone-constrained nuclear norm. It is found by column generation: the best output weights of the
 directions at hand, then the direction that violates the dual constraint most, by cone-constrained PCA.
-On the host. See docs/math.md, section "Copositive programs".
+On the host. See docs/math/patterns.md, "Copositive programs".
 """
 
 from typing import Any

@@ -3,7 +3,7 @@
 A network's outputs on the samples are a conic combination of its neurons' outputs, points of dimension
 n c, and its penalty is the sum of the coefficients: Sahiner et al. (2021), theorem 1 and its proof,
 appendix A.3.1, have n c + 1 neurons at most by Helly's theorem. Caratheodory's steps find them, and one
-fewer: the penalty needs no coordinate of its own, since it may fall. docs/math.md, "Copositive
+fewer: the penalty needs no coordinate of its own, since it may fall. docs/math/patterns.md, "Copositive
 programs".
 """
 

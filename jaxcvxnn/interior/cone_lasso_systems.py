@@ -7,7 +7,7 @@ the curvatures h >= 0 of the loss, the systems are
 
 w_i and w_i' enter A w by their difference alone, so that one of them is eliminated cell by cell. What
 is left has the side P d, or, by Woodbury's identity, n. On the host, in float64. Derivation:
-docs/math.md, section "The cone-constrained group lasso".
+docs/math/lasso.md, "The cone-constrained group lasso".
 """
 
 from collections.abc import Callable

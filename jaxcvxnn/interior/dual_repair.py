@@ -5,7 +5,7 @@ solver's N gives the shape; what is free is re-optimised: R, the multipliers nu 
 equalities, and a scale theta_j >= 0 per row of N (entry (j, l) is multiplied by (theta_j +
 theta_l)/2, which keeps it nonnegative). That is a small concave maximisation over a linear matrix
 inequality, solved here by a primal-dual method in NumPy float64. Every iterate is feasible, so stopping
-early only weakens the bound. Derivation: docs/math.md, section "Repairing a dual".
+early only weakens the bound. Derivation: docs/math/certificate.md, "Repairing a dual".
 """
 
 from typing import NamedTuple

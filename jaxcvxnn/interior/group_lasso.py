@@ -6,7 +6,7 @@ for the activations A (n, m) of m neurons and a convex loss L. It is the restric
 generation. Its dual, max over R of -L*(R) subject to |R'a_j| <= w_j, makes every pair of points a
 pair of bounds. Losses with a quadratic conjugate are one program for `group_lasso_interior`, other
 smooth ones a sequence of such: Newton's method with the penalty kept. On the host, in float64.
-Derivation: docs/math.md, section "Group lasso".
+Derivation: docs/math/lasso.md, "Group lasso".
 """
 
 import math

@@ -6,7 +6,7 @@
 S one symmetric (c, c) block per sample, or the identity (f: see `quadratic_loss`). The slacks z_j =
 (1, (A'S R)_j) stay strictly inside second-order cones from the first step to the last: every iterate
 certifies its own gap. Nesterov-Todd scaling, Mehrotra's predictor and corrector, one step
-length. Nearly parallel columns do no harm. Derivation: docs/math.md, section "Group lasso".
+length. Nearly parallel columns do no harm. Derivation: docs/math/lasso.md, "Group lasso".
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Proven lower bounds on -L*(t R) for the conjugates of `losses`: linear, quadratic and entropies.
 
 On the host, in NumPy float64 with all rounding errors accounted for. The floats R, Y and the scale
-t in [0, 1] count as exact real numbers. Derivations: docs/math.md, section "Losses and their
+t in [0, 1] count as exact real numbers. Derivations: docs/math/problem.md, "Losses and their
 conjugates".
 """
 

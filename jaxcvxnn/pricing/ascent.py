@@ -4,7 +4,7 @@ The price f(u) = ||R' relu(F u)|| is convex in no region that contains a kink, b
 the arrangement {f_i'u = 0} it is the norm of a linear map, and its local maxima on the sphere are
 either interior to a cell or at a concave kink, where power steps stall a little below the maximum.
 A branch and bound that starts from such a value has to refine the whole neighbourhood of the
-maximum, so the polish matters more than the number of starts. docs/math.md, section "Branch and
+maximum, so the polish matters more than the number of starts. docs/math/pricing.md, "Branch and
 bound over cones".
 """
 

@@ -3,7 +3,7 @@
 The lines x_i'u = 0 cut the unit circle into arcs. On an arc with active rows D the price is |L u|
 with L = R'DF, whose square is a sinusoid of twice the angle: its maximum over the arc is at the top
 right singular vector of L if the arc holds it, else at an end. Why the upper bound holds in floating
-point: docs/math.md, section "Pricing on the circle".
+point: docs/math/pricing.md, "Pricing on the circle".
 """
 
 from typing import Any, NamedTuple

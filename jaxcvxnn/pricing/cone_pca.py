@@ -8,7 +8,7 @@ in the form of their appendix A.4.2 (last display), with residual R:
 Its maximum over all patterns is the price of the best neuron: their eqs. (74) and (75). They solve it
 by enumeration in O(n^r), Asteris et al. (2014), Lemma 7. Here it is exact up to rank 3, by the faces
 of the cone; above that an ascent from several starts, and the spectral norm as upper bound. See
-docs/math.md, section "Cone-constrained PCA".
+docs/math/pricing.md, "Cone-constrained PCA".
 """
 
 from itertools import combinations

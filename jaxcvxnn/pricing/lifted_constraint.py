@@ -6,7 +6,7 @@ nonnegative except at the pairs (i, k + i), makes
     [[0, 0], [0, b/2 I]] - V'NV - C C' / (2 b)
 
 positive semidefinite, ||C'(relu(P w), w)|| <= b |w| for all w. In NumPy float64 with all rounding
-errors accounted for. Derivation: docs/math.md, section "The certificate".
+errors accounted for. Derivation: docs/math/certificate.md, "The certificate".
 """
 
 import numpy as np

@@ -3,7 +3,7 @@
 For phi(t) = a t^2 + b t + c and one output, r' phi(X u) = (u, 1)' M (u, 1) with M = sum_i r_i C *
 (x_i, 1)(x_i, 1)'. On |u| = 1 it is at most lambda wherever diag(rho I, lambda - rho) - M is positive
 semidefinite for some rho, and by the S-procedure the best such lambda is the maximum itself: Bartan
-and Pilanci (2021), corollary 1 and eq. (28). docs/math.md, "Polynomial neurons".
+and Pilanci (2021), corollary 1 and eq. (28). docs/math/spectrahedra.md, "Polynomial neurons".
 """
 
 import math

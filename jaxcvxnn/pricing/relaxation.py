@@ -5,7 +5,7 @@ largest <C C', S> over it is an upper bound on the squared price (`programs.rela
 solver's N is only a suggestion: shifted by the least multiple of an interior one that makes it
 feasible, and verified with all rounding errors accounted for.
 
-Derivation: docs/math.md, section "The price, relaxed".
+Derivation: docs/math/pricing.md, "The price, relaxed".
 """
 
 import dataclasses

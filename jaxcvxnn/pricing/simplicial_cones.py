@@ -4,7 +4,7 @@ A cone is {u = sum_k l_k g_k, l >= 0}. Its generators are floats that approximat
 `radii`, because the point that splits an edge is not a float vector: the exact cones tile the space
 exactly, and every bound here holds for the exact cone. Rows whose sign is the same on a whole cone
 are folded into a matrix and not looked at again below it. Derivation, with the rounding errors:
-docs/math.md, section "Branch and bound over cones".
+docs/math/pricing.md, "Branch and bound over cones".
 """
 
 from typing import NamedTuple

@@ -4,7 +4,7 @@ The planes x_i'u = 0 cut the sphere into cells. The best neuron lies inside a ce
 and is then a top right singular vector of R'DF, or on a plane, where the problem is one on a circle.
 Every cell has a facet, an arc of some plane's circle: so the cells are found by walking round each
 plane's circle, and a check of the walk bounds what near-degenerate positions may hide. Proof:
-docs/math.md, section "Pricing by enumeration".
+docs/math/pricing.md, "Pricing by enumeration".
 """
 
 from typing import Any
@@ -182,7 +182,8 @@ def arrange_sphere(features: Any) -> Sphere:
         sides[:, others] = np.concatenate([around, around])
         sides[: len(around), k] = True
         patterns.append(distinct_patterns(sides))
-    # A disc inside a convex cell has at most the cell's perimeter (docs/math.md).
+    # A disc inside a convex cell has at most the cell's perimeter:
+    # docs/math/pricing.md, "Pricing by enumeration".
     hidden = min(hidden / 4, 1.5)
     patterns = distinct_patterns(np.concatenate(patterns))
     return Sphere(

@@ -8,7 +8,7 @@ x_k'u = 0,
 
 is the optimum of training where the patterns are those of all cells, and that of training with neurons
 of the given cells otherwise. Settings give their eqs. (10), (23), (25), (26) and (31). Derivations:
-docs/math.md, "The cone-constrained group lasso".
+docs/math/lasso.md, "The cone-constrained group lasso".
 """
 
 import math

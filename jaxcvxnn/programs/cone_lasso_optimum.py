@@ -7,7 +7,7 @@ strictly inside their cells from the first step to the last, so that every itera
 same objective, and multipliers m_i > 0 of the margins with an R in the box prove a lower bound.
 Nesterov-Todd scaling of the norms, Mehrotra's predictor and corrector, and further correctors of
 complementarity (Gondzio, 1996), since a factorisation costs more than many solves. Derivation:
-docs/math.md, section "The cone-constrained group lasso".
+docs/math/lasso.md, "The cone-constrained group lasso".
 """
 
 import math

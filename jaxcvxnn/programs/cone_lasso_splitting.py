@@ -6,7 +6,7 @@ by the alternating direction method of multipliers (Boyd et al., 2011, section 3
 n system for all cells and all penalties, of which an eigenbasis is computed once (`gates`). Unscaled
 multipliers (a, m, r) of the three equations make every iterate a bound: r is in the domain of L* and m
 <= 0, so that t r is feasible in the dual where t |A'r + G'S m|_i <= weight_decay for all i.
-Derivation: docs/math.md, "The cone-constrained group lasso".
+Derivation: docs/math/lasso.md, "The cone-constrained group lasso".
 """
 
 import equinox as eqx

@@ -1,7 +1,8 @@
 """(convolutional): convolutional polynomial networks to the global optimum, as one small program.
 
 The penalty adds up over filters, pools and outputs k, so pools and outputs do not share filters at no
-loss, and each has a pair of matrices of its own (docs/math.md, "Convolutional polynomial networks"):
+loss, and each has a pair of matrices of its own (docs/math/spectrahedra.md,
+"Convolutional polynomial networks"):
 
     min  L(y^, Y) + weight_decay sum_gk (Z_gk4 + Z_gk4')
     s.t. y^_ik = sum_g <F_ig, Z_gk - Z_gk'>,  Z_gk, Z_gk' PSD,  tr Z_gk1 = Z_gk4,  tr Z_gk1' = Z_gk4'

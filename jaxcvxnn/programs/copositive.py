@@ -1,6 +1,7 @@
 """(copositive) as a program of training with given activation patterns: Sahiner et al. (2021).
 
-Eqs. (19) and (20), and (12) without the cones' constraints. docs/math.md, "Copositive programs".
+Eqs. (19) and (20), and (12) without the cones' constraints.
+docs/math/patterns.md, "Copositive programs".
 """
 
 from typing import Any
@@ -138,10 +139,10 @@ class NuclearNormRelaxation(AbstractPatternProgram):
     """min L(sum_i D_i X V_i) + wd sum_i |V_i|_*: no constraint ties a model V_i to its pattern.
 
     This is Sahiner et al. (2021), eq. (12), as printed: K_i of (13) holds all matrices wherever the
-    cone has an interior, since g and -g are both allowed (docs/math.md). With all patterns its value is
-    a lower bound on that of `CopositiveRelaxation`, hence on p*, often a poor one; it has no unknowns
-    but R. Its models V_i are a gated network, no ReLU network. Arguments, losses and activations as for
-    `CopositiveRelaxation`.
+    cone has an interior, since g and -g are both allowed: docs/math/patterns.md, "Copositive programs".
+    With all patterns its value is a lower bound on that of `CopositiveRelaxation`, hence on p*, often a
+    poor one; it has no unknowns but R. Its models V_i are a gated network, no ReLU network. Arguments,
+    losses and activations as for `CopositiveRelaxation`.
     """
 
     patterns: Bool[np.ndarray, "p n"] | None = None

@@ -1,6 +1,6 @@
 """(planar) as a program of training: samples of rank one or two, to the global optimum.
 
-Derivation: docs/math.md, section "Samples in a plane".
+Derivation: docs/math/patterns.md, "Samples in a plane".
 """
 
 import jax
@@ -149,7 +149,8 @@ def planar_network(solution: PlanarSolution) -> TwoLayerReLU:
     squares = jnp.concatenate([on_rays, correlation * length**2])
     activations = jax.nn.relu(matmul(jnp.asarray(data.features), directions.T))
     weighted = activations * squares
-    # The best output layer for these strengths |u_j| |v_j| (docs/math.md, "Growing and refitting").
+    # The best output layer for these strengths |u_j| |v_j|: docs/math/columns.md,
+    # "Growing and refitting".
     ridge = data.weight_decay * jnp.eye(len(activations), dtype=activations.dtype)
     delta = jnp.linalg.solve(matmul(weighted, activations.T) + ridge, jnp.asarray(data.targets))
     outputs = matmul(weighted.T, delta)

@@ -1,6 +1,6 @@
 """(spectrahedra) as a program of training with polynomial activations.
 
-(21) of Bartan and Pilanci (2021). docs/math.md, section "Neural spectrahedra".
+(21) of Bartan and Pilanci (2021). docs/math/spectrahedra.md, "Neural spectrahedra".
 """
 
 from typing import Any
@@ -22,7 +22,8 @@ from .abstract import AbstractConeFound, AbstractProgram, refusal, require
 from .spectrahedron_points import Samples, balanced, bordered, mass, samples_of
 from .spectrahedron_splitting import SpectrahedronSplitting
 
-# Up to this many loss rows the interior-point method is the default; see docs/math.md.
+# Up to this many loss rows the interior-point method is the default: docs/math/spectrahedra.md,
+# "Neural spectrahedra".
 INTERIOR_ROWS = 1000
 
 

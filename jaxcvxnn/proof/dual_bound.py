@@ -1,7 +1,8 @@
 """From a proven price to a lower bound on the global optimum, for any loss.
 
 With sigma >= max over |u| <= 1 of ||R' relu(X u)||, every t R with 0 <= t <= weight_decay / sigma
-satisfies the dual constraint, and p* >= -L*(t R) (Sahiner et al., 2021, eq. 11; docs/math.md).
+satisfies the dual constraint, and p* >= -L*(t R) (Sahiner et al., 2021, eq. 11;
+docs/math/problem.md, "The problem and its dual").
 """
 
 import math

@@ -8,7 +8,7 @@ That constraint is proven through (lifted): any symmetric N, nonnegative except 
 which [[0, 0], [0, wd/2 I]] - V'NV - E'R R'E / (2 wd) is positive semidefinite, proves it. A solver's
 pair (R, N) is first repaired to lie inside (`dual_repair`), then verified in NumPy float64 with all
 rounding errors accounted for (`jaxcone.verified`), the reduction's own included. A poor solver makes
-the bound weak, never wrong. Derivation: docs/math.md, section "The certificate".
+the bound weak, never wrong. Derivation: docs/math/certificate.md, "The certificate".
 """
 
 from typing import Any, NamedTuple

@@ -7,7 +7,7 @@ Frank-Wolfe gap is a bound for the radius at hand, and the same residual proves 
 
 It is here because it is published, not because it is fast: after k steps its error is of order
 t^2 / k, where column generation (`columns`) re-solves all output weights and needs some ten rounds.
-docs/math.md, "Frank-Wolfe".
+docs/math/columns.md, "Frank-Wolfe".
 """
 
 import dataclasses

@@ -19,10 +19,10 @@ def is_spike_free(features: Any) -> bool:
     """Whether {relu(X u) : |u| <= 1} = {X u >= 0 : |u| <= 1} for X (n, d).
 
     Ergen and Pilanci (2023), section VII-B; for a problem, pass its `features`. Decided for every X
-    (docs/math.md, "Spike-free data"): zero rows and positive multiples of other rows play no part; the
-    rest must be linearly independent, and their (X X')^-1 must have no positive entry off its diagonal.
-    Whitened rows (X X' = I) are spike-free; antiparallel rows, and more directions than dimensions,
-    never.
+    (docs/math/lasso.md, "Spike-free data"): zero rows and positive multiples of other rows play no
+    part; the rest must be linearly independent, and their (X X')^-1 must have no positive entry off its
+    diagonal. Whitened rows (X X' = I) are spike-free; antiparallel rows, and more directions than
+    dimensions, never.
 
     Decided in floating point: entries within 1e-10 of zero, relative to the diagonal, count as zero.
 

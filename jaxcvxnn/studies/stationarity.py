@@ -3,7 +3,7 @@
 Theorem II.2 of Ergen and Pilanci (2023): a Clarke stationary point of the training objective is a
 global optimum of a convex program that has the patterns of its neurons only. The theorem needs care
 where samples lie on the kink of a neuron; what holds there, and for several outputs, is in
-docs/math.md, section "Stationary points".
+docs/math/stationary_points.md, "Stationary points".
 """
 
 from typing import Any

@@ -4,7 +4,7 @@ With X X' = s^2 I the outputs of a unit neuron are s a, for any a >= 0 of length
 training factors Y into nonnegative and free parts. Without a >= 0 it is a linear network, whose optimum
 thresholds the singular values of Y at wd / s. It is one of a ReLU network too if and only if
 H = (F F')^(1/2), F its outputs, is a sum of a a' with a >= 0, that is completely positive.
-docs/math.md, "Whitened data".
+docs/math/problem.md, "Whitened data".
 """
 
 from typing import Any, NamedTuple

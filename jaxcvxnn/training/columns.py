@@ -3,7 +3,7 @@
 Totally corrective Frank-Wolfe: with the neurons at hand, the best output weights are a group lasso
 (`group_lasso`); its residual prices all other neurons (`pricing`); those that pay are added. The
 price's proven upper bound gives a lower bound on the global optimum, and where no neuron pays the
-network is optimal. Seen from the dual these are cutting planes in R. docs/math.md, "Column
+network is optimal. Seen from the dual these are cutting planes in R. docs/math/columns.md, "Column
 generation".
 """
 

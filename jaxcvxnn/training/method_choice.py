@@ -12,7 +12,7 @@ from ..conic.lifted import LiftedProgram
 
 # Unknowns at most, on a CPU and elsewhere: a step costs n^3 / 3 operations. On two CPU cores a step at
 # 3,247 unknowns takes seconds, and 40 of them certify what splitting does not reach at all
-# (docs/math.md, "Which method").
+# (docs/math/lifted.md, "Which method").
 LARGEST_ON_CPU, LARGEST_ELSEWHERE = 4000, 25000
 # A tolerance of 1e-8 leaves 1e-5 of the bound on some data; below 3e-9 some stall.
 INTERIOR_POINT = InteriorPoint(tolerance=5e-9, max_steps=60, refinements=1)

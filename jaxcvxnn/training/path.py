@@ -2,7 +2,7 @@
 
 The optimum p*(weight decay) is a minimum of affine functions, one per network: it is concave,
 nondecreasing and nonnegative. So every network is an upper bound at every weight decay, and lower
-bounds at some weight decays prove bounds between and beyond them. See docs/math.md, "The
+bounds at some weight decays prove bounds between and beyond them. See docs/math/columns.md, "The
 regularisation path".
 """
 

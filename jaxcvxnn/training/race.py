@@ -1,7 +1,7 @@
 """Several settings of one solver in turn, judged by the bounds that their duals prove.
 
 The best penalty of splitting differs by factors of 100 between data sets, and no formula tried predicts
-it: docs/math.md, "The penalty".
+it: docs/math/lifted.md, "The penalty".
 """
 
 import dataclasses

@@ -7,8 +7,8 @@ and Ye, 1999) has the residuals
 
 and drives them to zero together with the complementarity of (s, z) and (tau, kappa). At the end
 (x, s, z) / tau is a solution, or tau vanishes and x or z is a ray. Directions are those of Nesterov
-and Todd with Mehrotra's corrector, for all of which one matrix is factored per step. See docs/math.md,
-section "The interior-point method".
+and Todd with Mehrotra's corrector, for all of which one matrix is factored per step. See
+docs/math/conic_methods.md, "The interior-point method".
 """
 
 import math

@@ -273,7 +273,7 @@ def _judge(solver: Splitting, record: Record, steps: Int[Array, ""], flat: Array
     )
 
 
-# Measured on the programs of this project; see docs/math.md, section "The penalty".
+# Measured on the programs of this project; see docs/math/lifted.md, "The penalty".
 PENALTY_PER_RATIO = 10.0
 CLEAR_IMBALANCE = 3.0
 # Where s or y is zero at the solution the ratio means nothing; the penalty must not follow it.
