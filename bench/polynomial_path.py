@@ -38,7 +38,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxcvxnn import PolynomialNetwork, TrainingProblem
+from jaxcvxnn import PolynomialNetwork, TrainingProblem, certify_residual
 from jaxcvxnn.files.plots import plot_widths
 from jaxcvxnn.improve import spectrahedron_network, train_sgd
 from jaxcvxnn.improve.gradient_descent import random_network
@@ -179,7 +179,7 @@ def judge(split: Split, path: SpectrahedronPath, loss: str, seconds: float) -> l
         row = Row(
             weight_decay=float(weight_decay),
             objective=objective(network, problem, weight_decay),
-            lower=jaxcvxnn.certify_residual(problem, found.residual).lower_bound,
+            lower=certify_residual(problem, found.residual).lower_bound,
             width=network.width,
             train=accuracy(outputs(network, split.X, problem), split.labels),
             test=accuracy(outputs(network, split.X_test, problem), split.labels_test),

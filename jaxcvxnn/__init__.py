@@ -14,14 +14,15 @@ from . import (
     studies as studies,
     training as training,
 )
-from .bound import Bound as Bound
 from .activations import LeakyReLU as LeakyReLU, Polynomial as Polynomial
+from .bound import Bound as Bound
 from .convolution import (
     ConvolutionalPolynomialNetwork as ConvolutionalPolynomialNetwork,
     ConvolutionalProblem as ConvolutionalProblem,
     image_patches as image_patches,
 )
 from .files.storage import load_network as load_network, save_network as save_network
+from .job import Job as Job, Progress as Progress
 from .losses.base import AbstractLoss as AbstractLoss
 from .losses.margin import Hinge as Hinge, Logistic as Logistic
 from .losses.regression import Absolute as Absolute, Huber as Huber, Squared as Squared
@@ -40,7 +41,6 @@ from .proof.network import NetworkCertificate as NetworkCertificate
 from .proof.residual import certify_residual as certify_residual
 from .training.batch import CertifiedSolution as CertifiedSolution, solve_batch as solve_batch
 from .training.certify import certify as certify
-from .job import Job as Job, Progress as Progress
 from .training.path import (
     PathPoint as PathPoint,
     RegularizationPath as RegularizationPath,

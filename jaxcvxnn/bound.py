@@ -35,15 +35,21 @@ class AbstractBounded(eqx.Module):
         return relative_gap(self.lower_bound, self.upper_bound)
 
 
-class AbstractCertified(AbstractBounded):
+class AbstractCertified(eqx.Module):
     """A network with its objective and the bound that `certificate` proves."""
 
     certificate: eqx.AbstractVar[Bound[Any]]
+    upper_bound: eqx.AbstractVar[float]
 
     @property
     def lower_bound(self) -> float:
         """The certified lower bound."""
         return self.certificate.lower_bound
+
+    @property
+    def relative_gap(self) -> float:
+        """(upper_bound - lower_bound) / |upper_bound|."""
+        return relative_gap(self.lower_bound, self.upper_bound)
 
 
 def relative_gap(lower: float, upper: float) -> float:

@@ -65,7 +65,8 @@ class AbstractDualForm(AbstractInteriorForm):
 
 
 def residual_unit(weight_decay: Any, longest: Any, targets: Any) -> Array:
-    """The unit of R: the weight decay over the longest sample or form, but |targets| where that is less.
+    """The unit of R: the weight decay over the longest sample or form, but |targets| where that is
+    less.
 
     In either case p* is not small against its square, so that a relative gap means something. The value
     does not depend on the unit; so no derivative passes through it.

@@ -181,8 +181,8 @@ def _descend(
             updates, memory = rule.update(slope, memory)
             fall = (1 + jnp.cos(jnp.pi * now.count / phase.steps)) / 2
             updates = jax.tree.map(lambda u: -now.size * fall * u, updates)
-        kept = now.record(value)
-        moved = optax.apply_updates(network, updates)
+        kept = now.record(jnp.asarray(value))
+        moved: Any = optax.apply_updates(network, updates)  # pyright: ignore[reportArgumentType]
         return _Descent(moved, memory, now.size, now.count + 1, kept.best, kept.lowest)
 
     descent = jax.lax.fori_loop(0, steps, step, descent)

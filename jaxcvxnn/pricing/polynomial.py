@@ -90,7 +90,8 @@ def pooled_price(
 ) -> PolynomialPrice:
     """Prices of filters in each of g pools of p patches, (g, p, n, f), for R (n, c).
 
-    phi is the mean of phi(X_l u) over the patches l of a pool. One entry per pool and output, those of a pool in a row. Dense layers have one pool of one patch.
+    phi is the mean of phi(X_l u) over the patches l of a pool. One entry per pool and output, those
+    of a pool in a row. Dense layers have one pool of one patch.
     """
     size = pools.shape[1]
     # 1/p sum_l R' phi(X_l u) is a price of all samples of the pool at once.

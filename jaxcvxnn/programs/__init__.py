@@ -1,20 +1,24 @@
 """The convex programs of training, and the methods of their own."""
 
+from .abstract import (
+    AbstractFound as AbstractFound,
+    AbstractMethod as AbstractMethod,
+    AbstractProgram as AbstractProgram,
+)
 from .cone_lasso import (
     ConeGroupLasso as ConeGroupLasso,
-    ConeLassoData as ConeLassoData,
     ConeLassoSolution as ConeLassoSolution,
     cone_lasso_network as cone_lasso_network,
     cone_lasso_objective as cone_lasso_objective,
 )
+from .cone_lasso_data import ConeLassoData as ConeLassoData
 from .cone_lasso_optimum import (
+    ConeLassoInterior as ConeLassoInterior,
     ConeLassoOptimum as ConeLassoOptimum,
-    solve_cone_lasso as solve_cone_lasso,
 )
 from .cone_lasso_splitting import (
     ConeLassoSplit as ConeLassoSplit,
     ConeLassoSplitting as ConeLassoSplitting,
-    split_cone_lasso as split_cone_lasso,
 )
 from .convolutional import (
     ConvolutionalData as ConvolutionalData,
@@ -36,7 +40,6 @@ from .planar import (
 from .relaxation import (
     LiftedSolution as LiftedSolution,
     SDPRelaxation as SDPRelaxation,
-    certify_solution as certify_solution,
     full_moments as full_moments,
 )
 from .spectrahedra import (
@@ -49,6 +52,5 @@ from .spectrahedron_splitting import (
     SpectrahedronPath as SpectrahedronPath,
     SpectrahedronSplit as SpectrahedronSplit,
     SpectrahedronSplitting as SpectrahedronSplitting,
-    solve_spectrahedron as solve_spectrahedron,
     spectrahedron_path as spectrahedron_path,
 )

@@ -2,9 +2,10 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -13,6 +14,7 @@ from jaxcone import AbstractSolver, Residuals, Solution, Status
 from jaxcone.extend import AbstractConeProgram
 
 from ..bound import Bound
+from ..job import Job
 from ..proof.residual import certify_residual
 
 Data = TypeVar("Data")
@@ -20,18 +22,17 @@ Found = TypeVar("Found", bound="AbstractFound")
 
 
 class AbstractFound(eqx.Module):
-    """Named blocks of a solution, the values of the program and its dual there, and how it ended.
+    """Named blocks of a solution, the values of the program and its dual there, and how it ended:
+    `status` and `steps`.
 
     Neither value is a bound on training: `AbstractProgram.certify` proves one.
     """
 
-    objective: eqx.AbstractVar[Float[Array, ""]]
-    dual_objective: eqx.AbstractVar[Float[Array, ""]]
-    status: eqx.AbstractVar[Status]
-    steps: eqx.AbstractVar[Int[Array, ""]]
+    objective: eqx.AbstractVar[Any]
+    dual_objective: eqx.AbstractVar[Any]
 
     @property
-    def relative_gap(self) -> Float[Array, ""]:
+    def relative_gap(self) -> Any:
         """(objective - dual_objective) / |objective|, and 0 / 0 = 0."""
         size = jnp.abs(self.objective)
         tiny = jnp.finfo(size.dtype).tiny
@@ -107,15 +108,47 @@ class AbstractProgram(eqx.Module, Generic[Data, Found]):
 class AbstractMethod(eqx.Module):
     """A method of its own for some programs: settings, and how they are solved with them.
 
-    The solvers of `jaxcone` are methods for all programs that have a cone program.
+    The solvers of `jaxcone` are methods for all programs that have a cone program. A method that is
+    `precise` runs on the host in float64, whatever JAX's precision.
     """
 
+    precise: ClassVar[bool] = False
+
     @abc.abstractmethod
-    def solve(self, program: Any, data: Any, warm_start: Any = None) -> AbstractFound:
+    def solve(self, program: Any, data: Any, warm_start: Any = None) -> Any:
         """Solve for the program's data, from an earlier solution of the same shapes if it is given.
 
         **Raises** a `ValueError` for a program or data that the method does not take.
         """
+
+    def on_host(
+        self, program: Any, data: Any, warm_start: Any, job: Job, watch: Callable[[Any], object]
+    ) -> Any:
+        """`solve` from the host, in pieces between which the job is asked and `watch` is told.
+
+        Returns what is reached when the job is over; None where that is nothing.
+        """
+        found = job.chunk(lambda: jax.block_until_ready(self.solve(program, data, warm_start)))
+        if found is not None:
+            job.tell(watch, found)
+        return found
+
+
+STATUSES = (
+    "running",
+    "solved",
+    "inaccurate",
+    "max_steps",
+    "stalled",
+    "nonfinite",
+    "primal_infeasible",
+    "dual_infeasible",
+)
+
+
+def status_name(status: Any) -> str:
+    """The name of a concrete status."""
+    return next(name for name in STATUSES if bool(status == getattr(Status, name)))
 
 
 def require(program: AbstractProgram[Any, Any], problem: Any) -> None:

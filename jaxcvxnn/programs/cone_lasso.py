@@ -19,33 +19,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
-from jaxcone import InteriorPoint, Residuals, Solution, Status
+from jaxcone import InteriorPoint, Solution
 
 from ..activations import LeakyReLU
 from ..conic.cone_lasso import ConeLassoProgram
 from ..conic.gates import Gates
 from ..geometry.patterns import sign_patterns
-from ..losses.base import AbstractEntrywiseLoss, AbstractLoss, AbstractRegressionLoss
+from ..losses.base import AbstractEntrywiseLoss, AbstractRegressionLoss
 from ..losses.regression import Squared
 from ..networks import AbstractTwoLayer, from_first_layer
-from ..problem import TrainingProblem
+from ..problem import TrainingProblem, require_leaky
 from .abstract import AbstractConeFound, AbstractProgram, refusal, require
-
-
-class ConeLassoData(eqx.Module):
-    """The numbers of (cone-lasso): n samples, P cells, c outputs.
-
-    `gates.rows` are the rows whose signs the cones fix: the features, or their low-rank approximation.
-    """
-
-    gates: Gates
-    targets: Float[Array, "n c"]
-    weight_decay: Float[Array, ""]
-    loss: AbstractLoss
-    norm: float = eqx.field(static=True)
-    interpolate: bool = eqx.field(static=True)
+from .cone_lasso_data import ConeLassoData, lengths
+from .cone_lasso_splitting import ConeLassoSplitting
 
 
 class ConeLassoSolution(AbstractConeFound):
@@ -70,7 +58,7 @@ class ConeGroupLasso(AbstractProgram[ConeLassoData, ConeLassoSolution]):
 
     Several outputs are c programs of one output each, which is training with |v_j|_1 in place of
     |v_j|_2 (eq. 31). As a cone program it takes the squared loss, and with `interpolate` every
-    regression loss; `solve_cone_lasso` is for data of some size, and `split_cone_lasso` takes all
+    regression loss; `ConeLassoInterior` is for data of some size, and `ConeLassoSplitting` takes all
     losses that are sums over outputs.
 
     **Arguments:**
@@ -158,8 +146,8 @@ class ConeGroupLasso(AbstractProgram[ConeLassoData, ConeLassoSolution]):
     def to_cone(self, data):
         if not _has_cone(data):
             raise ValueError(
-                f"ConeGroupLasso: its cone program takes the squared loss; got {data.loss.name!r}, which "
-                "`ConeLassoSplitting` takes."
+                "ConeGroupLasso: its cone program takes the squared loss; got "
+                f"{data.loss.name!r}, which `ConeLassoSplitting` takes."
             )
         return ConeLassoProgram(
             gates=data.gates,
@@ -239,11 +227,6 @@ def cone_lasso_objective(
     first, second = jnp.asarray(network.first_layer).T, jnp.asarray(network.V)
     penalty = jnp.sum(lengths(first, norm) ** 2) + jnp.sum(jnp.sum(jnp.abs(second), axis=1) ** 2)
     return problem.training_loss(network) + problem.weight_decay / 2 * penalty
-
-
-def lengths(vectors: Float[Array, "*k d"], norm: float) -> Float[Array, "*k"]:
-    """The norms |w|_1, |w|_2 or |w|_inf of the last axis."""
-    return jnp.linalg.norm(vectors, ord=norm, axis=-1)
 
 
 def _all_patterns(problem: TrainingProblem) -> np.ndarray:

@@ -11,10 +11,9 @@ docs/math/lasso.md, "The cone-constrained group lasso".
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
-import jax
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
@@ -26,10 +25,11 @@ from ..geometry.pattern_cones import NO_INTERIOR, interior_direction
 from ..interior import lorentz
 from ..interior.cone_lasso_systems import CellEquations, Cells
 from ..interior.steps import take_step, without_unused
+from ..job import Job
 from ..losses.base import AbstractLoss
 from ..losses.quadratic_conjugate import QuadraticLoss
-from ..problem import TrainingProblem, in_float64
-from .cone_lasso import ConeGroupLasso, ConeLassoData
+from .abstract import AbstractFound, AbstractMethod
+from .cone_lasso_data import ConeLassoData, require_data
 
 Array = NDArray[np.float64]
 
@@ -45,7 +45,7 @@ CORRECTORS, LONGER, LONGER_BY, SPREAD, WORTHWHILE = 2, 1.1, 0.1, 10.0, 0.1
 PATIENCE, LITTLE, LARGE = 8, 0.99, 0.5
 
 
-class ConeLassoOptimum(eqx.Module):
+class ConeLassoOptimum(AbstractFound):
     """Weights inside their cells, and a dual point that proves how good they are.
 
     `weights` (c, 2, P, d) are exactly zero in the blocks that are not used. `multipliers` (c, 2, P, n)
@@ -65,52 +65,58 @@ class ConeLassoOptimum(eqx.Module):
     steps: int
     norm: float = eqx.field(static=True, default=2)
 
-    @property
-    def relative_gap(self) -> float:
-        """(objective - dual_objective) / |objective|."""
-        return relative_gap(self.dual_objective, self.objective)
 
-
-def solve_cone_lasso(
-    problem: TrainingProblem | ConeLassoData,
-    program: ConeGroupLasso | None = None,
-    *,
-    tolerance: float = 1e-8,
-    max_steps: int = 150,
-) -> ConeLassoOptimum:
-    """Solve (cone-lasso) with norm 2 to a relative duality gap of `tolerance`.
+class ConeLassoInterior(AbstractMethod):
+    """(cone-lasso) with norm 2 to high accuracy: an interior-point method on the host, in float64.
 
     Losses: squared, Huber, hinge and absolute. With many patterns, samples and features this is much
-    faster than `split_cone_lasso`, which takes the other settings and runs under `jit`. A step costs
-    O(n P d^2 + n P d k) with k the smaller of n and P d, the memory is O(n P + k^2). The network is
-    that of `cone_lasso_network`.
+    faster than `ConeLassoSplitting`, which takes the other settings and runs under `jit`. A step costs
+    O(n P d^2 + n P d k) with k the smaller of n and P d, the memory is O(n P + k^2). Nothing is raised
+    for a poor solve: read its status and `relative_gap`.
 
-    **Arguments:** `problem` or the program's data; `program`, by default with all patterns.
+    **Arguments:** `tolerance`: on the relative duality gap; `max_steps`: for each output.
 
-    **Returns** a `ConeLassoOptimum`, whatever happened: read its `status` and `relative_gap`.
-
-    **Raises** a `ValueError` as `ConeGroupLasso.data` does, for other norms and losses,
-    `interpolate`, patterns whose cell has no interior, and settings that are out of range.
+    **Raises** a `ValueError` for settings that are out of range; `solve` for other norms and losses,
+    `interpolate`, and patterns whose cell has no interior.
     """
-    program = ConeGroupLasso() if program is None else program
-    if not 0 < tolerance < math.inf:
-        raise ValueError(f"tolerance must be positive and finite; got {tolerance}.")
-    if max_steps < 1:
-        raise ValueError(f"max_steps must be a positive integer; got {max_steps}.")
-    if isinstance(problem, TrainingProblem):
-        problem = in_float64(problem)
-    with jax.enable_x64(True):
-        data = program.data(problem)
-    if data.norm != 2 or data.interpolate:
-        raise ValueError(
-            f"program: solve_cone_lasso takes norm 2 without interpolation; got norm {data.norm} and "
-            f"interpolate={data.interpolate}. `split_cone_lasso` takes these."
-        )
+
+    precise: ClassVar[bool] = True
+    tolerance: float = 1e-8
+    max_steps: int = 150
+
+    def __check_init__(self):
+        if not 0 < self.tolerance < math.inf:
+            raise ValueError(f"tolerance must be positive and finite; got {self.tolerance}.")
+        if self.max_steps < 1:
+            raise ValueError(f"max_steps must be a positive integer; got {self.max_steps}.")
+
+    def solve(
+        self, program: Any, data: ConeLassoData, warm_start: Any = None, job: Job | None = None
+    ) -> ConeLassoOptimum:
+        del warm_start  # of no use to an interior-point method
+        require_data(self, program, data)
+        if data.norm != 2 or data.interpolate:
+            raise ValueError(
+                f"program: ConeLassoInterior takes norm 2 without interpolation; got norm {data.norm} "
+                f"and interpolate={data.interpolate}. `ConeLassoSplitting` takes these."
+            )
+        return _solved(data, self.tolerance, self.max_steps, Job() if job is None else job)
+
+    def on_host(self, program, data, warm_start, job, watch):
+        found = job.chunk(lambda: self.solve(program, data, job=job))
+        if found is not None:
+            job.tell(watch, found)
+        return found
+
+
+def _solved(data: ConeLassoData, tolerance: float, max_steps: int, job: Job) -> ConeLassoOptimum:
     losses = [_quadratic(data.loss, y) for y in np.asarray(data.targets, np.float64).T]
     cells = Cells.of(data.gates)
     inside, equations = _directions(cells), CellEquations(cells)
     ends = [
-        _Lasso(cells, loss, float(data.weight_decay)).run(equations, inside, tolerance, max_steps)
+        _Lasso(cells, loss, float(data.weight_decay)).run(
+            equations, inside, tolerance, max_steps, job
+        )
         for loss in losses
     ]
     lengths = np.linalg.norm(np.asarray(data.gates.rows, np.float64), axis=1)
@@ -136,8 +142,8 @@ def _quadratic(loss: AbstractLoss, targets: Array) -> QuadraticLoss:
     conjugate = loss.quadratic_conjugate(targets[:, None])
     if conjugate is None:
         raise ValueError(
-            f"problem: solve_cone_lasso takes losses whose conjugate is quadratic, which "
-            f"{loss.name!r} is not; `split_cone_lasso` takes it."
+            f"problem: ConeLassoInterior takes losses whose conjugate is quadratic, which "
+            f"{loss.name!r} is not; `ConeLassoSplitting` takes it."
         )
     linear, stiffness, box = conjugate
     box = None if box is None else (box[0][:, 0], box[1][:, 0])
@@ -202,7 +208,7 @@ class _Lasso(NamedTuple):
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # points not inside are refused
     def run(
-        self, equations: CellEquations, inside: Array, tolerance: float, max_steps: int
+        self, equations: CellEquations, inside: Array, tolerance: float, max_steps: int, job: Job
     ) -> _End:
         """Steps from the interior directions `inside` (P, d), until the gap or rounding ends them."""
         cells = self.cells
@@ -223,7 +229,7 @@ class _Lasso(NamedTuple):
             end = self._better(end._replace(steps=step), point)
             gap = relative_gap(end.dual, end.objective)
             idle = 0 if gap < LITTLE * before or gap > LARGE else idle + 1
-            if gap <= tolerance or idle > PATIENCE:
+            if gap <= tolerance or idle > PATIENCE or job.over():
                 break
         return self._without_unused(end, tolerance)
 
@@ -405,7 +411,7 @@ def _directions(cells: Cells) -> Array:
     if empty.size:
         raise ValueError(
             f"program: patterns[{empty[0]}] belongs to no cell with an interior (to a ball of radius "
-            f"{NO_INTERIOR}, {empty.size} of {len(found)} do not). `split_cone_lasso` takes these."
+            f"{NO_INTERIOR}, {empty.size} of {len(found)} do not). `ConeLassoSplitting` takes these."
         )
     return found
 

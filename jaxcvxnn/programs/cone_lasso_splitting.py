@@ -9,6 +9,8 @@ multipliers (a, m, r) of the three equations make every iterate a bound: r is in
 Derivation: docs/math/lasso.md, "The cone-constrained group lasso".
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -20,8 +22,8 @@ from jaxcone.extend import given_or, inside, iteration, require, whole
 
 from ..conic.gates import Gates, GatesFactor
 from ..losses.base import AbstractLoss
-from ..problem import TrainingProblem
-from .cone_lasso import ConeGroupLasso, ConeLassoData, lengths
+from .abstract import AbstractFound, AbstractMethod
+from .cone_lasso_data import ConeLassoData, lengths, require_data
 
 # A penalty changes where its primal and dual residuals differ by more than the square of this, and by
 # at most the second factor; the first grows by 1 per so many steps, so that penalties settle.
@@ -35,8 +37,49 @@ MARGIN = 0.75
 INFEASIBLE = 1e6
 
 
-class ConeLassoSplitting(eqx.Module):
-    """Settings of the splitting method; the size of its blocks is static, the rest is traced.
+class SplitState(eqx.Module):
+    """Everything that a later call goes on from, for one output, in equilibrated units."""
+
+    weights: Float[Array, "2 p d"]  # v
+    forces: Float[Array, "2 p d"]  # a
+    margins: Float[Array, "2 p n"]  # s
+    multipliers: Float[Array, "2 p n"]  # m <= 0
+    outputs: Float[Array, " n"]  # z
+    residual: Float[Array, " n"]  # r
+    penalty: Float[Array, ""]  # of v and s
+    fit_penalty: Float[Array, ""]  # of z
+
+
+class ConeLassoSplit(AbstractFound):
+    """The blocks of (cone-lasso), from the splitting method.
+
+    `weights` (c, 2, P, d) are exactly zero in the blocks that are not used. `residual` (n, c) is a
+    subgradient of the loss; of (25) the multiplier of the fit. `multipliers` (c, 2, P, n) are those of
+    the margins S_i G w_i. With both `dual_objective` is at most the value of this program, up to
+    rounding, however far the iteration got. `violation` is the norm of the margins' negative part,
+    over rows of length one and relative to |w|; of an exact fit its relative error, if that is larger.
+    Over several outputs the values are added, and the worst of the rest counts. The status
+    `primal_infeasible` says that no exact fit has a sum of norms within 10^6 times max |y| / max |x|.
+    """
+
+    weights: Float[Array, "c 2 p d"]
+    residual: Float[Array, "n c"]
+    multipliers: Float[Array, "c 2 p n"]
+    objective: Float[Array, ""]
+    dual_objective: Float[Array, ""]
+    violation: Float[Array, ""]
+    status: Status
+    steps: Int[Array, ""]
+    state: SplitState
+    norm: float = eqx.field(static=True)
+
+
+class ConeLassoSplitting(AbstractMethod):
+    """(cone-lasso) for any loss that is a sum over outputs; runs under `jit` and `vmap`.
+
+    Under `vmap` over weight decays the one factorisation is shared. It passes no derivatives on; the
+    cone program does. The size of its blocks is static, the other settings are traced. Nothing is
+    raised for a poor solve: read its status.
 
     **Arguments:**
 
@@ -66,73 +109,12 @@ class ConeLassoSplitting(eqx.Module):
         """The tolerance in force for arrays of this dtype."""
         return given_or(self.tolerance, dtype, 1e-6, 1e-3)
 
-
-class SplitState(eqx.Module):
-    """Everything that a later call goes on from, for one output, in equilibrated units."""
-
-    weights: Float[Array, "2 p d"]  # v
-    forces: Float[Array, "2 p d"]  # a
-    margins: Float[Array, "2 p n"]  # s
-    multipliers: Float[Array, "2 p n"]  # m <= 0
-    outputs: Float[Array, " n"]  # z
-    residual: Float[Array, " n"]  # r
-    penalty: Float[Array, ""]  # of v and s
-    fit_penalty: Float[Array, ""]  # of z
-
-
-class ConeLassoSplit(eqx.Module):
-    """The blocks of (cone-lasso), from the splitting method.
-
-    `weights` (c, 2, P, d) are exactly zero in the blocks that are not used. `residual` (n, c) is a
-    subgradient of the loss; of (25) the multiplier of the fit. `multipliers` (c, 2, P, n) are those of
-    the margins S_i G w_i. With both `dual_objective` is at most the value of this program, up to
-    rounding, however far the iteration got. `violation` is the norm of the margins' negative part,
-    over rows of length one and relative to |w|; of an exact fit its relative error, if that is larger.
-    Over several outputs the values are added, and the worst of the rest counts. The status
-    `primal_infeasible` says that no exact fit has a sum of norms within 10^6 times max |y| / max |x|.
-    """
-
-    weights: Float[Array, "c 2 p d"]
-    residual: Float[Array, "n c"]
-    multipliers: Float[Array, "c 2 p n"]
-    objective: Float[Array, ""]
-    dual_objective: Float[Array, ""]
-    violation: Float[Array, ""]
-    status: Status
-    steps: Int[Array, ""]
-    state: SplitState
-    norm: float = eqx.field(static=True)
-
-    @property
-    def relative_gap(self) -> Float[Array, ""]:
-        """|objective - dual_objective| over the larger of them."""
-        return _relative_gap(self.objective, self.dual_objective)
-
-
-def split_cone_lasso(
-    problem: TrainingProblem | ConeLassoData,
-    program: ConeGroupLasso | None = None,
-    settings: ConeLassoSplitting | None = None,
-    *,
-    warm_start: ConeLassoSplit | None = None,
-) -> ConeLassoSplit:
-    """Solve (cone-lasso) for any loss that is a sum over outputs; runs under `jit` and `vmap`.
-
-    Under `vmap` over weight decays the one factorisation is shared. It passes no derivatives on; the
-    cone program does.
-
-    **Arguments:** `problem` or the program's data; `program`, by default with all patterns;
-    `warm_start`, an earlier solution of the same shape, for instance at another weight decay.
-
-    **Returns** a `ConeLassoSplit`, whatever happened: read its `status`.
-
-    **Raises** a `ValueError` as `ConeGroupLasso.data` does, and for a warm start of another shape.
-    """
-    program = ConeGroupLasso() if program is None else program
-    settings = ConeLassoSplitting() if settings is None else settings
-    data = program.data(problem)
-    start = None if warm_start is None else _fitting(warm_start, data)
-    return _split(data, jax.tree.map(jnp.asarray, settings), start)
+    def solve(
+        self, program: Any, data: ConeLassoData, warm_start: ConeLassoSplit | None = None
+    ) -> ConeLassoSplit:
+        require_data(self, program, data)
+        start = None if warm_start is None else _fitting(warm_start, data)
+        return _split(data, jax.tree.map(jnp.asarray, self), start)
 
 
 @eqx.filter_jit

@@ -42,16 +42,17 @@ from .spectrahedron_splitting import SpectrahedronSplitting
 
 
 class ConvolutionalData(eqx.Module):
-    """The numbers of (convolutional): the samples, whose forms are written out, and the loss's conjugate.
+    """The numbers of (convolutional): the samples, whose forms are written out, and the loss's
+    conjugate.
 
     L*(R) = <R, `targets`> + `curvature`/2 |R|^2, for R within `limits` where there are any; all three
     None where L* is not quadratic.
     """
 
     samples: Samples
-    targets: Float[Array, "n c"] | None
-    curvature: Float[Any, ""] | None
-    limits: tuple[Float[Array, "n c"], Float[Array, "n c"]] | None
+    targets: Any  # (n, c)
+    curvature: Any
+    limits: Any  # two of shape (n, c)
     weight_decay: Float[Any, ""]
 
 
@@ -75,10 +76,10 @@ class ConvolutionalSolution(AbstractConeFound):
 class ConvolutionalSpectrahedron(AbstractProgram[ConvolutionalData, ConvolutionalSolution]):
     """The program (convolutional), for a `ConvolutionalProblem`, with or without pooling; any loss.
 
-    Its cone program takes the losses whose conjugate is quadratic on a box, squared, Huber, absolute and
-    hinge, and is dense, with c (n + 2 K/P) unknowns and c (K/P) (f + 1) (f + 2) rows;
-    `SpectrahedronSplitting` takes the others, and many samples. Under `jit`, which hides the labels, pass
-    the hinge loss's `data(problem)` in place of the problem.
+    Its cone program takes the losses whose conjugate is quadratic on a box, squared, Huber, absolute
+    and hinge, and is dense, with c (n + 2 K/P) unknowns and c (K/P) (f + 1) (f + 2) rows;
+    `SpectrahedronSplitting` takes the others, and many samples. Under `jit`, which hides the labels,
+    pass the hinge loss's `data(problem)` in place of the problem.
 
     **Arguments:** `sample_weights` and `tolerance` as for `NeuralSpectrahedron`.
     """
@@ -116,9 +117,9 @@ class ConvolutionalSpectrahedron(AbstractProgram[ConvolutionalData, Convolutiona
         """
         if not _has_cone(data):
             raise ValueError(
-                "ConvolutionalSpectrahedron: its cone program takes the squared, Huber, absolute and hinge "
-                f"losses, without weights; got {data.samples.loss.name!r}. SpectrahedronSplitting() takes "
-                "it."
+                "ConvolutionalSpectrahedron: its cone program takes the squared, Huber, absolute and "
+                f"hinge losses, without weights; got {data.samples.loss.name!r}. "
+                "SpectrahedronSplitting() takes it."
             )
         forms = data.samples.forms.features  # (n, g, t)
         (samples, pools, _), side = forms.shape, data.samples.forms.side

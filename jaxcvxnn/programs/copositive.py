@@ -10,12 +10,11 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
-from jaxcone import AbstractSolver, InteriorPoint, Residuals, Solution, Splitting, Status
+from jaxcone import AbstractSolver, InteriorPoint, Solution, Splitting
 from jaxcone.extend import matmul
 
-from ..activations import LeakyReLU
 from ..conic.copositive import CopositiveData, copositive_program, copositive_unit
 from ..geometry.directions import row_space
 from ..geometry.pattern_cones import cone_sides, facets, pattern_cones
@@ -24,7 +23,7 @@ from ..improve.output_layer import balanced_network, fit_outputs
 from ..improve.semi_nmf import NEGLIGIBLE, semi_nonnegative_factorisation
 from ..interior.lorentz import row_norms
 from ..networks import AbstractTwoLayer
-from ..problem import TrainingProblem, in_float64
+from ..problem import TrainingProblem, in_float64, require_leaky
 from .abstract import AbstractConeFound, AbstractProgram, refusal, require
 
 # Unknowns up to which a dense matrix is factored in every step: about a second on one core.

@@ -51,7 +51,9 @@ class ExactPlanar(AbstractProgram[PlanarData, PlanarSolution]):
         if reason or problem.features.shape[1] <= 2:
             return reason
         if isinstance(problem.features, Tracer):
-            return "problem must have at most two features under jit, and concrete samples for more."
+            return (
+                "problem must have at most two features under jit, and concrete samples for more."
+            )
         rank = row_space(np.asarray(problem.features, np.float64)).shape[1]
         return "" if rank <= 2 else f"problem must have samples of rank 1 or 2; theirs is {rank}."
 

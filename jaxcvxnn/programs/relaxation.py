@@ -26,9 +26,10 @@ from .abstract import AbstractConeFound, AbstractProgram, refusal, require
 class LiftedSolution(AbstractConeFound):
     """A point of (lifted) and its dual, in the coordinates of `data`.
 
-    `moments` is S = E[(z, v)(z, v)'], z = (alpha, u), of shape (q + c, q + c); `residual` is R =
-    E S_zv - Y (l, c); `multipliers` is N (m, m), whose pair entries belong to the equalities.
-    `objective` and `dual_objective` include the constants; neither is a bound: see `certify_dual`.
+    `moments` is S = E[(z, v)(z, v)'], z = (alpha, u), of shape (q + c, q + c); `residual` is R = E
+    S_zv - Y (l, c); `multipliers` is N (m, m), whose pair entries belong to the equalities.
+    `objective` and `dual_objective` include the constants; neither is a bound: see
+    `SDPRelaxation.certify`.
     """
 
     data: LiftedData
@@ -75,7 +76,9 @@ class SDPRelaxation(AbstractProgram[LiftedData, LiftedSolution]):
     def default_method(self, data):
         return Splitting()
 
-    def network(self, problem: TrainingProblem | Reduction, found: LiftedSolution) -> AbstractTwoLayer:
+    def network(
+        self, problem: TrainingProblem | Reduction, found: LiftedSolution
+    ) -> AbstractTwoLayer:
         """The best of the networks that the moments round to (`round_moments`); on the host.
 
         **Arguments:** as for `certify`.
@@ -93,12 +96,20 @@ class SDPRelaxation(AbstractProgram[LiftedData, LiftedSolution]):
             return problem.expand_residual(found.residual)
         return np.asarray(found.residual, np.float64)
 
-    def certify(self, problem: TrainingProblem | Reduction, found: LiftedSolution) -> Any:
+    def certify(
+        self, problem: TrainingProblem | Reduction, found: LiftedSolution
+    ) -> Bound[LiftedProof]:
         """What R and the multipliers prove together; on the host, one lane at a time.
 
         **Arguments:** what `solve` was given: the problem, or the reduction whose `data` it was.
         """
-        return certify_solution(problem, found)
+        residual = np.asarray(found.residual, np.float64)
+        multipliers = np.asarray(found.multipliers, np.float64)
+        if isinstance(problem, Reduction):
+            return certify_reduced(problem, residual, multipliers)
+        lengths = np.linalg.norm(np.asarray(problem.features, np.float64), axis=1)
+        inverse = np.tile(1 / np.where(lengths > 0, lengths, np.inf), 2)
+        return certify_dual(problem, residual, multipliers * inverse[:, None] * inverse)
 
 
 # The published step size first; where it diverges or does badly, a quarter of it (docs/math.md).
@@ -153,22 +164,6 @@ def read_out(data: LiftedData, program: LiftedProgram, solution: Solution) -> Li
         dual_objective=solution.dual_objective + fixed,
         solution=solution,
     )
-
-
-def certify_solution(
-    problem: TrainingProblem | Reduction, solution: LiftedSolution
-) -> Bound[LiftedProof]:
-    """The certified lower bound from a solution's dual; on the host, one lane at a time.
-
-    **Arguments:** what `solve` was given: the problem, or the reduction whose `data` it was.
-    """
-    residual = np.asarray(solution.residual, np.float64)
-    multipliers = np.asarray(solution.multipliers, np.float64)
-    if isinstance(problem, Reduction):
-        return certify_reduced(problem, residual, multipliers)
-    lengths = np.linalg.norm(np.asarray(problem.features, np.float64), axis=1)
-    inverse = np.tile(1 / np.where(lengths > 0, lengths, np.inf), 2)
-    return certify_dual(problem, residual, multipliers * inverse[:, None] * inverse)
 
 
 def full_moments(problem: TrainingProblem, solution: LiftedSolution) -> Float[Array, "p p"]:

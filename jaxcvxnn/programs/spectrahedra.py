@@ -83,8 +83,8 @@ class NeuralSpectrahedron(AbstractProgram[SpectrahedraData, SpectrahedraSolution
     def to_cone(self, data):
         if not _has_cone(data):
             raise ValueError(
-                "NeuralSpectrahedron: its cone program takes the squared loss only, without weights; got "
-                f"{data.samples.loss.name!r}. SpectrahedronSplitting() takes it."
+                "NeuralSpectrahedron: its cone program takes the squared loss only, without weights; "
+                f"got {data.samples.loss.name!r}. SpectrahedronSplitting() takes it."
             )
         forms = data.samples.forms
         loss = compress(forms, data.samples.targets)

@@ -71,10 +71,10 @@ def certify_network(
     """How far a network can be from the global optimum of its problem, by its own residual.
 
     For an optimal network the lower bound is its objective. Another `residual` (n, c) may prove more,
-    best that of a solution of a convex program: it is nearer to the dual optimum than that of a network,
-    whose price is as far above the weight decay as the root of what its objective lacks. `neuron`, in
-    the certificate, is the one that would improve the network most; a filter (f,) where the problem is
-    convolutional. `jaxcvxnn.certify` goes on where this leaves a gap.
+    best that of a solution of a convex program: it is nearer to the dual optimum than that of a
+    network, whose price is as far above the weight decay as the root of what its objective lacks.
+    `neuron`, in the certificate, is the one that would improve the network most; a filter (f,) where
+    the problem is convolutional. `jaxcvxnn.certify` goes on where this leaves a gap.
 
     **Arguments:** `pricer`, `budget` and `method` as in `certify_residual`.
 
@@ -84,7 +84,7 @@ def certify_network(
     """
     problem, network = in_float64(problem), _fitting(problem, in_float64(network))
     with jax.enable_x64(True):
-        upper = float(problem.objective(network))
+        upper = float(problem.objective(network))  # pyright: ignore[reportArgumentType]
         samples = problem.patches if isinstance(problem, ConvolutionalProblem) else problem.X
         own = np.asarray(problem.loss.gradient(network.predict(samples), problem.Y))
     first = None
@@ -108,7 +108,7 @@ def certify_network(
 
 
 def _fitting(problem: Any, network: Any) -> Any:
-    """The network, of unit neurons if it is one of polynomials; a `ValueError` where it does not fit."""
+    """The network, with unit neurons if it is of polynomials; a `ValueError` where it does not fit."""
     if isinstance(problem, ConvolutionalProblem):
         return _fitting_filters(problem, network)
     require_same_activation(problem, network)

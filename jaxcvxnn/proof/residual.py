@@ -1,8 +1,8 @@
 """What a residual proves: the price of the best new neuron bounds the optimum from below.
 
-Sahiner et al. (2021), eq. (11), and for polynomials, in each pool of a convolutional network too, Bartan
-and Pilanci (2021), eq. (26): by strong duality the residual of an optimal network closes the gap; that
-of another one proves less, and never too much.
+Sahiner et al. (2021), eq. (11), and for polynomials, in each pool of a convolutional network too,
+Bartan and Pilanci (2021), eq. (26): by strong duality the residual of an optimal network closes the
+gap; that of another one proves less, and never too much.
 """
 
 import math
@@ -43,8 +43,8 @@ def certify_residual(
     """The lower bound that a residual proves: any R (n, c), best the gradient of the loss at a good
     network's outputs, which is f(X) - Y for the squared one. Any activation and any loss.
 
-    The `proof` is a `Price`; for polynomials a `PolynomialPrice`, whose entries are those of the outputs,
-    of each pool in turn for a convolutional problem.
+    The `proof` is a `Price`; for polynomials a `PolynomialPrice`, whose entries are those of the
+    outputs, of each pool in turn for a convolutional problem.
 
     **Arguments:** `pricer`, one of `stacked_features(problem)`, which for ReLU are the features, saves
     its set-up; `budget` limits the search for neurons and `method` names it (see `best_neuron`), from

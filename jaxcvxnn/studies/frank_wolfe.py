@@ -26,7 +26,6 @@ from ..job import Job
 from ..networks import AbstractTwoLayer
 from ..pricing.budget import Budget
 from ..pricing.cone_pca import cone_pca
-from ..pricing.price import Price
 from ..pricing.pricer import Pricer
 from ..problem import TrainingProblem, in_float64, require_relu
 from ..proof.residual import certify_residual
@@ -54,7 +53,7 @@ class FrankWolfe(AbstractCertified):
 
     network: AbstractTwoLayer
     upper_bound: float
-    certificate: Bound[Price]
+    certificate: Bound[Any]
     status: str
     radius: float
     history: Float[np.ndarray, "steps 3"]
@@ -116,10 +115,17 @@ def frank_wolfe(
     else:
         status = job.stopped or "max_steps"
     history = np.array(search.history).reshape(-1, 3)
-    return FrankWolfe(network, upper, certificate, status, search.best[0], history)
+    return FrankWolfe(
+        network=network,
+        upper_bound=upper,
+        certificate=certificate,
+        status=status,
+        radius=search.best[0],
+        history=history,
+    )
 
 
-def _certify(problem: TrainingProblem, search: "_Search", pricer: Pricer, job: Job) -> Bound[Price]:
+def _certify(problem: TrainingProblem, search: "_Search", pricer: Pricer, job: Job) -> Bound[Any]:
     """The proof from the best residual: all patterns count here, whichever were searched."""
     if pricer.rank <= 2:
         return certify_residual(problem, search.residual, pricer)

@@ -89,7 +89,13 @@ def whitened_optimum(problem: TrainingProblem) -> WhitenedSolution:
     price = _price(residual, X, first, scale, distance)
     bound, dual_scale = dual_bound(problem.loss, residual, Y, weight_decay, price.upper)
     certificate = Bound(bound, dual_scale, residual, price)
-    return WhitenedSolution(network, upper, certificate, not reason, reason)
+    return WhitenedSolution(
+        network=network,
+        upper_bound=upper,
+        certificate=certificate,
+        exact=not reason,
+        reason=reason,
+    )
 
 
 def whitening(X: Any) -> Float[np.ndarray, "d d"]:

@@ -14,7 +14,7 @@ from jaxcone import AbstractSolver
 from ..bound import Bound
 from ..conic.lifted import lifted_program
 from ..problem import TrainingProblem
-from ..programs.relaxation import LiftedSolution, certify_solution
+from ..programs.relaxation import LiftedSolution, SDPRelaxation
 from ..programs.solve import solve
 from ..proof.lifted import LiftedProof
 from ..reduction import Reduction, reduce
@@ -58,7 +58,7 @@ def solve_batch(
                 found = _in_turn(data, settings, pool)
             else:
                 found = _together(data, settings)
-            certificates = list(pool.map(certify_solution, reductions, found))
+            certificates = list(pool.map(SDPRelaxation().certify, reductions, found))
     return [
         CertifiedSolution(*parts) for parts in zip(reductions, found, certificates, strict=True)
     ]

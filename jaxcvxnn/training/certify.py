@@ -67,7 +67,10 @@ def certify(
     )
     with jax.enable_x64(True):
         return certify_by(
-            global_route(problem, tolerance, seed), problem, checked, Job(time_limit, progress=progress)
+            global_route(problem, tolerance, seed),
+            problem,
+            checked,
+            Job(time_limit, progress=progress),
         )
 
 
@@ -83,7 +86,12 @@ def certify_by(
     own = certify_network(problem, network, pricer=pricer, budget=own_share, method=method)
     if own.relative_gap <= route.enough(prepared) or job.over():
         return own
-    start = Outcome(network, own.upper_bound, trivial_bound(problem), "")
+    start = Outcome(
+        network=network,
+        upper_bound=own.upper_bound,
+        certificate=trivial_bound(problem),
+        status="",
+    )
     found = route.run(prepared, problem, start, job)
     return own.better(found.lower_bound, route.source(found))
 

@@ -53,7 +53,9 @@ class Checkpoint:
         with partial.open("wb") as file:
             file.write((json.dumps(fields) + "\n").encode())
             eqx.tree_serialise_leaves(file, tree)
-        partial.replace(self.path)  # an interrupt leaves the old file or the new one, never half of one
+        partial.replace(
+            self.path
+        )  # an interrupt leaves the old file or the new one, never half of one
 
     def header(self, program: str) -> dict[str, Any]:
         """The header that was saved.

@@ -9,8 +9,8 @@ generation".
 
 import dataclasses
 import math
+from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Float
@@ -59,7 +59,7 @@ class ColumnGeneration(AbstractCertified):
 
     network: AbstractTwoLayer
     upper_bound: float
-    certificate: Bound[Price]
+    certificate: Bound[Any]
     status: str
     rank: int
     rounds: int

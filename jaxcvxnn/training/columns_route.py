@@ -1,6 +1,5 @@
 """Training by column generation: ReLU and its kin, any loss; to the global optimum at low rank."""
 
-import equinox as eqx
 import jax
 
 from ..improve.gradient_descent import random_network

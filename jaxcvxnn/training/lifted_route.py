@@ -38,8 +38,9 @@ POLISH_GAIN = 1e-3
 class LiftedRoute(AbstractRoute):
     """(lifted), in the precision `dtype`; network and bounds are in float64.
 
-    **Arguments:** `tolerance`: the gap at which `certify` asks for no more; `solver` as `train` takes it; `improve`: whether the network is grown and polished;
-    `network`: whether there is one to be made at all, or the bound alone is wanted.
+    **Arguments:** `tolerance`: the gap at which `certify` asks for no more; `solver` as `train` takes
+    it; `improve`: whether the network is grown and polished; `network`: whether there is one to be
+    made at all, or the bound alone is wanted.
     """
 
     name: str = "lifted"
@@ -165,7 +166,7 @@ class _Work:
         return candidates(leader.solver, (leader.found.s, multipliers))
 
     def learn(self, program: LiftedProgram, candidate: Candidate, best: float) -> float:
-        """The certified bound from a candidate's solution; both are kept if it is better than `best`."""
+        """The bound that a candidate's solution proves; both are kept if it is better than `best`."""
         assert candidate.found is not None
         found = candidate.found
         bound = self.job.finish(lambda: self.certified(program, found, best))

@@ -225,7 +225,9 @@ def path_by(
         best.append(networks[int(np.argmin(objectives))])
         given = outcome.with_network(here, best[-1])
         with job.stage("certify"):
-            proof = job.chunk(lambda here=here, given=given: route.proof(prepared, here, given, job))
+            proof = job.chunk(
+                lambda here=here, given=given: route.proof(prepared, here, given, job)
+            )
         proven.append(outcome.certificate if proof is None else proof)
     bounds = transfer(weight_decays, [bound.lower_bound for bound in proven])
     return [

@@ -14,7 +14,7 @@ from ..improve.simplify import simplify
 from ..job import Job
 from ..networks import AbstractTwoLayer, zero_network
 from ..problem import TrainingProblem
-from ..programs.abstract import AbstractFound, AbstractProgram
+from ..programs.abstract import AbstractFound, AbstractProgram, status_name
 from ..programs.solve import solve_on_host
 from ..proof.residual import certify_residual, trivial_bound
 from .route import AbstractRoute, Outcome
@@ -72,9 +72,9 @@ class _Work:
         self.upper = float(problem.objective(self.network))
         self.rounded = self.upper
         self.bound: Bound[Any] = trivial_bound(problem)
-        self.found: AbstractFound | None = None
+        self.found: Any = None
 
-    def solve(self, before: AbstractFound | None) -> None:
+    def solve(self, before: Any) -> None:
         def watch(found):
             lower, upper = float(found.dual_objective), float(found.objective)
             self.job.report(int(found.steps), int(found.steps), lower, upper)
@@ -149,7 +149,7 @@ class _Work:
 
     def outcome(self) -> Outcome:
         found = self.found
-        status = "interrupted" if found is None else status_name(found)
+        status = "interrupted" if found is None else status_name(found.status)
         steps = 0 if found is None else int(found.steps)
         return Outcome(
             network=self.network,

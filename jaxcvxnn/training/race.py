@@ -14,6 +14,7 @@ from jaxcone.extend import advance
 
 from ..conic.lifted import LiftedProgram
 from ..job import Job, Pace
+from ..programs.abstract import status_name
 
 CANDIDATE_PENALTIES = (10.0, 100.0, 1000.0)
 CHUNK_STEPS = 400
@@ -100,7 +101,8 @@ def race(
     job: Job,
     watch: Callable[[int, int], None],
 ) -> tuple[Candidate | None, str]:
-    """The leader, None where not even a chunk is done, and the status of its last point or why it ended.
+    """The leader, None where not even a chunk is done, and the status of its last point or why it
+    ended.
 
     All advance in turn; those that fall behind or stop gaining are dropped. `learn(candidate, best)` is
     asked for the bound that a candidate proves, given the best so far; `watch(steps, total)` is told
@@ -118,7 +120,7 @@ def race(
                 bound = learn(candidate, best)
                 candidate.judge(bound)
                 if bound > best or turns == 0:
-                    best, status = max(bound, best), _name(candidate.found.status)
+                    best, status = max(bound, best), status_name(candidate.found.status)
                     leader = candidate
                 turns += 1
             if candidate.found is None or job.interrupted:
@@ -133,8 +135,3 @@ def race(
     if status == "running":
         status = "time_limit" if racing else "stalled"
     return leader, status
-
-
-def _name(status: Any) -> str:
-    names = ("running", "solved", "inaccurate", "max_steps", "stalled", "nonfinite")
-    return next(name for name in names if bool(status == getattr(Status, name)))

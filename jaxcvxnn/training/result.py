@@ -12,12 +12,12 @@ class TrainingResult(AbstractCertified):
     """A network with a proof of how good it is.
 
     `upper_bound` is the objective of `network`; no network of any width has an objective below
-    `lower_bound`, which `certificate` proves. `rounded_objective` is that of the network before it was
-    improved, or before it was narrowed to the width asked for. `status` is the solver's (`solved`,
-    `inaccurate`, `max_steps`, `nonfinite`) or that of column generation (`solved` within the tolerance,
-    `max_rounds`), or `stalled` when the certified bound stopped improving, `time_limit`, or
-    `interrupted`; both bounds hold whatever it says. `solution` is that of the convex program, where one
-    was solved as a whole.
+    `lower_bound`, which `certificate` proves. `rounded_objective` is that of the network before it
+    was improved, or before it was narrowed to the width asked for. `status` is the solver's
+    (`solved`, `inaccurate`, `max_steps`, `nonfinite`) or that of column generation (`solved` within
+    the tolerance, `max_rounds`), or `stalled` when the certified bound stopped improving,
+    `time_limit`, or `interrupted`; both bounds hold whatever it says. `solution` is that of the
+    convex program, where one was solved as a whole.
     """
 
     network: AbstractTwoLayer

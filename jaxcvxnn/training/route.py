@@ -74,7 +74,7 @@ class AbstractRoute(eqx.Module):
 
     @property
     def seconds_per_point(self) -> float | None:
-        """Seconds that a weight decay of a path gets where there is no time limit; None: as it takes."""
+        """Seconds for a weight decay of a path where there is no time limit; None: as it takes."""
         return None
 
     def proof(

@@ -1,143 +1,122 @@
-"""`train` with a polynomial activation: the convex program, its network, and the proof.
+"""Training with a polynomial activation: the exact convex program, its network, and the proof."""
 
-`path` takes the same steps at each weight decay.
-"""
-
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from jaxcone import Status
-
-from ..bound import relative_gap
+from ..bound import Bound, relative_gap
 from ..improve.decomposition import spectrahedron_network
+from ..job import Job
 from ..networks import PolynomialNetwork
-from ..problem import TrainingProblem, in_float64
+from ..problem import TrainingProblem
+from ..programs.abstract import status_name
 from ..programs.spectrahedron_points import samples_of
 from ..programs.spectrahedron_splitting import (
-    Prepared,
     SpectrahedronSplit,
     SpectrahedronSplitting,
-    first_point,
-    prepare,
-    solve_prepared,
+    prepare_on_host,
+    solve_on_host,
 )
-from ..proof.polynomial import PolynomialCertificate, certify_polynomial_residual
-from .job import Clock, Progress
-from .result import TrainingResult
+from ..programs.spectrahedron_steps import SplittingPoint, first_point
+from ..programs.spectrahedron_systems import PreparedSamples
+from ..proof.residual import certify_residual
+from .checkpoint import Checkpoint
+from .route import AbstractRoute, Outcome
 
 TOLERANCE = 1e-7
-CHUNK_STEPS, MAX_STEPS = 500, 50_000
+MAX_STEPS = 50_000
 # Chunks in which the gap lost less than a tenth, after which nothing more is expected.
-PATIENCE = 4
+PATIENCE, PROGRESS = 4, 0.1
 # Eigenvalues that count as zero, tried from coarse to fine: see `decompose`.
 RANK_TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, None)
 
 
-def train_spectrahedron(
-    problem: TrainingProblem,
-    tolerance: float | None,
-    clock: Clock,
-    width: int,
-    progress: Callable[[Progress], None] | None,
-) -> TrainingResult:
-    """`train` for `activation=Polynomial(a, b, c)`: to the global optimum, whatever the rank."""
-    exact = in_float64(problem)
-    tolerance = TOLERANCE if tolerance is None else tolerance
-    with clock.stage("solve"):
-        solved = solve_from(exact, None, tolerance, clock, report_steps(progress, "solve"))
-    whole = clock.finish("round", lambda: narrowest(exact, solved.found, tolerance))
-    network = heaviest(whole, width)
-    proof = clock.finish("certify", lambda: best_proof(exact, network, solved.found))
-    upper = float(exact.objective(network))
-    reached = relative_gap(proof.lower_bound, upper) <= tolerance
-    return TrainingResult(
-        network=network,
-        upper_bound=upper,
-        lower_bound=proof.lower_bound,
-        rounded_objective=float(exact.objective(whole)),
-        status="solved" if reached else clock.stopped or solved.ended,
-        program="spectrahedron",
-        message=f"the exact program of a polynomial activation, {solved.steps} steps of splitting",
-        problem=problem,
-        certificate=proof,
-        solution=None,
-        seconds=clock.seconds,
-    )
+class SpectrahedronRoute(AbstractRoute):
+    """(21) of Bartan and Pilanci (2021) to the global optimum, whatever the rank and the loss."""
 
+    name: str = "spectrahedron"
+    width: int = 300
+    tolerance: float | None = None
+    checkpoint: Checkpoint | None = None
 
-class Solved(NamedTuple):
-    """The solution so far, None where not even a chunk of steps is done; and why it ended."""
+    def prepare(self, problem: TrainingProblem, job: Job) -> PreparedSamples | None:
+        with job.stage("prepare"):
+            return job.chunk(lambda: jax.block_until_ready(prepare_on_host(samples_of(problem))))
+        return None
 
-    found: SpectrahedronSplit | None
-    steps: int
-    ended: str
-    prepared: Prepared | None
-
-
-def solve_from(
-    problem: TrainingProblem,
-    before: Solved | None,
-    tolerance: float,
-    clock: Clock,
-    report: Callable[[int, float, float], None],
-) -> Solved:
-    """Solve in chunks, until the gap, the time or the progress ends it; from the solution `before` of
-    the same samples, if there is one. `report` is told steps and both bounds.
-    """
-    settings = SpectrahedronSplitting(tolerance=tolerance / 4, max_steps=CHUNK_STEPS)
-    prepared = None if before is None else before.prepared
-    if prepared is None:
-        prepared = clock.interruptible(lambda: jax.block_until_ready(_prepare(problem)))
-    if prepared is None:
-        return Solved(None, 0, "interrupted", None)
-    last = None if before is None else before.found
-    point = _begin(prepared, problem.weight_decay) if last is None else last.point
-    found, best, idle = None, np.inf, 0
-    for steps in range(CHUNK_STEPS, MAX_STEPS + 1, CHUNK_STEPS):
-        further = clock.interruptible(
-            lambda point=point: jax.block_until_ready(
-                _advance(settings, prepared, problem.weight_decay, point)
-            )
+    def run(self, prepared, problem, before, job):
+        found = None
+        with job.stage("solve"):
+            if prepared is not None:
+                found = self._solved(prepared, problem, before, job)
+        tolerance, kept = self.enough(prepared), found
+        with job.stage("round"):
+            whole = job.finish(lambda: narrowest(problem, kept, tolerance))
+        network = heaviest(whole, self.width)
+        with job.stage("certify"):
+            proof = job.finish(lambda: best_proof(problem, network, kept))
+        upper = float(problem.objective(network))
+        reached = relative_gap(proof.lower_bound, upper) <= tolerance
+        ended = "interrupted" if found is None else status_name(found.status)
+        steps = 0 if found is None else int(found.steps)
+        return Outcome(
+            network=network,
+            upper_bound=upper,
+            certificate=proof,
+            status="solved" if reached else job.stopped or _unreached(ended),
+            steps=steps,
+            message=f"the exact program of a polynomial activation, {steps} steps of splitting",
+            rounded_objective=float(problem.objective(whole)),
+            state=found,
         )
-        if further is None:
-            return Solved(found, steps - CHUNK_STEPS, "interrupted", prepared)
-        found, point = further, further.point
-        lower, upper = float(found.dual_objective), float(found.objective)
-        report(steps, lower, upper)
-        idle = idle + 1 if upper - lower > 0.9 * best else 0
-        best = min(best, upper - lower)
-        if found.status == Status.solved:
-            return Solved(found, steps - CHUNK_STEPS + int(found.steps), "inaccurate", prepared)
-        if idle >= PATIENCE:
-            return Solved(found, steps, "stalled", prepared)
-        if clock.over():
-            return Solved(found, steps, clock.stopped, prepared)
-    return Solved(found, MAX_STEPS, "max_steps", prepared)
+
+    def enough(self, prepared):
+        return TOLERANCE if self.tolerance is None else self.tolerance
+
+    def source(self, outcome):
+        return "the exact program"
+
+    def _solved(
+        self,
+        prepared: PreparedSamples,
+        problem: TrainingProblem,
+        before: Outcome | None,
+        job: Job,
+    ) -> SpectrahedronSplit | None:
+        """In chunks, until the gap, the job or the progress ends it."""
+        settings = SpectrahedronSplitting(tolerance=self.enough(prepared) / 4, max_steps=MAX_STEPS)
+        best, idle = np.inf, 0
+
+        def watch(found: SpectrahedronSplit) -> bool:
+            nonlocal best, idle
+            lower, upper = float(found.dual_objective), float(found.objective)
+            job.report(int(found.steps), MAX_STEPS, lower, upper)
+            if self.checkpoint is not None:
+                self.checkpoint.save(self.name, found.point)
+            idle = idle + 1 if upper - lower > (1 - PROGRESS) * best else 0
+            best = min(best, upper - lower)
+            return idle >= PATIENCE
+
+        start = self._start(prepared, problem, before)
+        return solve_on_host(settings, prepared, problem.weight_decay, start, job, watch)
+
+    def _start(
+        self, prepared: PreparedSamples, problem: TrainingProblem, before: Outcome | None
+    ) -> SplittingPoint:
+        """Where a checkpoint, or the solution at another weight decay, ended; else the first point."""
+        first = _first_point(prepared, problem.weight_decay)
+        if self.checkpoint is not None and self.checkpoint.exists:
+            return self.checkpoint.load(self.name, first)
+        return first if before is None or before.state is None else before.state.point
 
 
-def report_steps(
-    progress: Callable[[Progress], None] | None, stage: str
-) -> Callable[[int, float, float], None]:
-    """What `solve_from` tells after each chunk, as a `Progress` of this stage."""
-
-    def report(steps, lower, upper):
-        if progress is not None:
-            progress(Progress(stage, steps, MAX_STEPS, lower, upper))
-
-    return report
+_first_point = jax.jit(first_point)
 
 
-# Of the module, so that a shape is compiled once for all trainings and tolerances.
-_advance = jax.jit(solve_prepared)
-_begin = jax.jit(first_point)
-
-
-@jax.jit
-def _prepare(problem: TrainingProblem) -> Prepared:
-    return prepare(samples_of(problem))
+def _unreached(status: str) -> str:
+    """Of a program that ended by its own gap, while network and proof leave more."""
+    return {"solved": "inaccurate", "running": "stalled"}.get(status, status)
 
 
 def narrowest(
@@ -175,9 +154,9 @@ def heaviest(network: PolynomialNetwork, width: int) -> PolynomialNetwork:
 
 def best_proof(
     problem: TrainingProblem, network: PolynomialNetwork, found: SpectrahedronSplit | None
-) -> PolynomialCertificate:
+) -> Bound[Any]:
     """The better of the bounds that the network's residual and the solution's prove."""
     own = problem.loss.gradient(network.predict(problem.X), problem.Y)
     residuals = [own] if found is None else [own, found.residual]
-    proofs = [certify_polynomial_residual(problem, np.asarray(residual)) for residual in residuals]
+    proofs = [certify_residual(problem, np.asarray(residual)) for residual in residuals]
     return max(proofs, key=lambda proof: proof.lower_bound)

@@ -55,12 +55,12 @@ def train(
 
     - `X` (n, d), `Y` (n, c) or (n,), `weight_decay`, `bias`: see `TrainingProblem`. The relaxation is
       solved in the precision of the data; the network and both bounds are in float64.
-    - `program`: "columns" (column generation), "lifted" (the relaxation; the squared loss only), "auto":
-      columns where the rank of the data is at most 6 (with a time limit of a minute from rank 3 on, if
-      none is given), lifted otherwise and where arguments below ask for it. Or any convex program of
-      `jaxcvxnn.programs`, as an object such as `CopositiveRelaxation(patterns)` or by its short name:
-      "planar", "copositive", "nuclear_norm", "cone_lasso", "sdp". It is solved as it is, its network is
-      improved if `polish` says so, and its dual certified.
+    - `program`: "columns" (column generation), "lifted" (the relaxation; the squared loss only),
+      "auto": columns where the rank of the data is at most 6 (with a time limit of a minute from rank
+      3 on, if none is given), lifted otherwise and where arguments below ask for it. Or any convex
+      program of `jaxcvxnn.programs`, as an object such as `CopositiveRelaxation(patterns)` or by its
+      short name: "planar", "copositive", "nuclear_norm", "cone_lasso", "sdp". It is solved as it is,
+      its network is improved if `polish` says so, and its dual certified.
     - `loss`, `activation`: see `TrainingProblem`. Leaky ReLU and the absolute value are trained by
       columns; polynomials have one program, "spectrahedron", which "auto" stands for.
     - `solver` of (lifted): "auto" (as None: see `choose_solver`), "interior_point", "splitting" (whose
@@ -76,8 +76,8 @@ def train(
     - `time_limit`: seconds after which the work ends where it is (a solve that a network is made of
       afterwards gets 70 % of them). The work asks about once a second, or after each step of its
       method where that takes longer; compilation is not cut short.
-    - `checkpoint`: a file that is written to after each chunk of work (columns, lifted and polynomials);
-      if it exists, and belongs to the same problem, the work continues from it.
+    - `checkpoint`: a file that is written to after each chunk of work (columns, lifted and
+      polynomials); if it exists, and belongs to the same problem, the work continues from it.
 
     Ctrl-C ends the work in the same way as the time limit: the best result so far is returned.
 

@@ -7,14 +7,13 @@ import pytest
 from scipy.optimize import minimize
 
 import jaxcvxnn
-from jaxcvxnn import TrainingProblem, certify_residual
+from jaxcvxnn import Job, TrainingProblem, certify_residual
 from jaxcvxnn.files.demo_data import random_trial
 from jaxcvxnn.improve.output_layer import balanced_network, narrow
 from jaxcvxnn.pricing.pricer import Pricer
 from jaxcvxnn.problem import in_float64
 from jaxcvxnn.training import generate_columns
 from jaxcvxnn.training.columns import between_neighbours
-from jaxcvxnn import Job
 
 
 def antipodal(size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 
 import jaxcvxnn
-from jaxcvxnn import TrainingProblem
+from jaxcvxnn import Job, TrainingProblem
 from jaxcvxnn.interior import solve_group_lasso
 from jaxcvxnn.pricing.pricer import Pricer
 from jaxcvxnn.problem import in_float64
 from jaxcvxnn.studies import frank_wolfe
 from jaxcvxnn.training import generate_columns
-from jaxcvxnn import Job
 
 from ..helpers import PAPER_DATA
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcvxnn import Job
-from jaxcvxnn.pricing import Budget
-from jaxcvxnn.pricing import branch_and_bound, simplicial_cones
+from jaxcvxnn.pricing import Budget, branch_and_bound, simplicial_cones
 from jaxcvxnn.pricing.ascent import local_maxima, polish, random_directions
 from jaxcvxnn.pricing.branch_and_bound import price_branch_and_bound
 from jaxcvxnn.pricing.price import prices
@@ -155,9 +154,7 @@ def test_keep_returns_every_neuron_above(rng):
     residual, features = data(rng, 40, 4)
     full = price_branch_and_bound(residual, features, Budget(starts=3000))
     bar = 0.5 * full.lower
-    price = price_branch_and_bound(
-        residual, features, Budget(keep=bar, starts=0, relative=0.01)
-    )
+    price = price_branch_and_bound(residual, features, Budget(keep=bar, starts=0, relative=0.01))
     values = prices(residual, features, price.neurons)
     assert np.all(values > bar)
     assert len(values) > 3

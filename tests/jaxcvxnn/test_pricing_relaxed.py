@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from jaxcone import InteriorPoint
-from jaxcvxnn import best_neuron
+from jaxcvxnn import Job, best_neuron
 from jaxcvxnn.conic.relaxed_price import RelaxedPrice
-from jaxcvxnn import Job
 from jaxcvxnn.pricing import Budget, relaxation
 from jaxcvxnn.pricing.ascent import local_maxima
 from jaxcvxnn.pricing.circle import price_planar
