@@ -48,7 +48,7 @@ from .spectrahedron_points import effective_width as effective_width
 from .spectrahedron_splitting import (
     SpectrahedronPath as SpectrahedronPath,
     SpectrahedronSplit as SpectrahedronSplit,
-    SpectrahedronSplitting as SpectrahedronSplitting,
     solve_spectrahedron as solve_spectrahedron,
     spectrahedron_path as spectrahedron_path,
 )
+from .spectrahedron_steps import SpectrahedronSplitting as SpectrahedronSplitting

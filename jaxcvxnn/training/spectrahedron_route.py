@@ -16,14 +16,9 @@ from ..improve.decomposition import spectrahedron_network
 from ..networks import PolynomialNetwork
 from ..problem import TrainingProblem, in_float64
 from ..programs.spectrahedron_points import samples_of
-from ..programs.spectrahedron_splitting import (
-    Prepared,
-    SpectrahedronSplit,
-    SpectrahedronSplitting,
-    first_point,
-    prepare,
-    solve_prepared,
-)
+from ..programs.spectrahedron_splitting import SpectrahedronSplit, solve_prepared
+from ..programs.spectrahedron_steps import SpectrahedronSplitting, first_point
+from ..programs.spectrahedron_systems import PreparedSamples, prepare
 from ..proof.polynomial import PolynomialCertificate, certify_polynomial_residual
 from .job import Clock, Progress
 from .result import TrainingResult
@@ -74,7 +69,7 @@ class Solved(NamedTuple):
     found: SpectrahedronSplit | None
     steps: int
     ended: str
-    prepared: Prepared | None
+    prepared: PreparedSamples | None
 
 
 def solve_from(
@@ -136,7 +131,7 @@ _begin = jax.jit(first_point)
 
 
 @jax.jit
-def _prepare(problem: TrainingProblem) -> Prepared:
+def _prepare(problem: TrainingProblem) -> PreparedSamples:
     return prepare(samples_of(problem))
 
 
