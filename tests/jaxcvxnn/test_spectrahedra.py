@@ -1,5 +1,6 @@
 """Bartan and Pilanci's program (21): its optimum by two methods, its symmetries, batches and paths."""
 
+import chex
 import cvxpy as cp
 import equinox as eqx
 import jax
@@ -18,8 +19,14 @@ from jaxcvxnn.programs import (
     solve_spectrahedron,
     spectrahedron_path,
 )
-from jaxcvxnn.programs.spectrahedron_points import balanced
-from jaxcvxnn.programs.spectrahedron_splitting import CoordinateGram, ProductGram, SampleGram
+from jaxcvxnn.programs.spectrahedron_points import balanced, samples_of
+from jaxcvxnn.programs.spectrahedron_splitting import solve_in_chunks
+from jaxcvxnn.programs.spectrahedron_systems import (
+    CoordinateGram,
+    ProductGram,
+    SampleGram,
+    prepare,
+)
 
 from ..helpers import lane, stack, symmetric
 
@@ -158,6 +165,31 @@ def test_path_is_what_single_solves_find(batch):
     np.testing.assert_array_less(
         path.solutions.steps[1:], 1 + np.array([f.steps for f in cold[1:]])
     )
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+def test_chunks_are_one_solve(rng, loss):
+    X, Y = rng.standard_normal((12, 2)), np.sign(rng.standard_normal(12))
+    problem = TrainingProblem(X, Y, 0.1, loss=loss, activation=PHI)
+    settings = SpectrahedronSplitting(tolerance=1e-10, check_every=5)
+    prepared = jax.jit(lambda problem: prepare(samples_of(problem)))(problem)
+    seen = []
+
+    def chunked(blocks, watch=lambda so_far: seen.append(int(so_far.steps))):
+        return solve_in_chunks(settings, prepared, 0.1, blocks_per_chunk=blocks, watch=watch)
+
+    def interrupted(so_far):
+        if so_far.steps == 10:
+            raise KeyboardInterrupt
+
+    whole, found = jax.jit(solve_spectrahedron)(problem, settings), chunked(2)
+    assert found.status == Status.solved and len(seen) == -(-int(found.steps) // 10) > 2
+    chex.assert_trees_all_equal(chunked(1000), found)
+    assert found.steps == whole.steps
+    np.testing.assert_allclose(found.objective, whole.objective, rtol=1e-9)
+    part = chunked(1, interrupted)
+    assert part.status == Status.running and part.steps == 10
+    assert part.objective > found.objective and part.dual_objective < found.dual_objective
 
 
 def test_interior_point_method_agrees(batch):
