@@ -210,7 +210,7 @@ def test_predict(fake_train, flowers, tmp_path, capsys, content):
 
 def test_plot_compares_with_adam(fake_train, flowers, tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr("jaxcvxnn.cli.main._ADAM_STEPS", 30)
+    monkeypatch.setattr("jaxcvxnn.cli.training.ADAM_STEPS", 30)
     path = tmp_path / "bounds.png"
     arguments = ("--target", "kind", "--width", "6", "--plot", path, "--quiet")
     assert run_main("train", flowers, *arguments) == 0
