@@ -19,7 +19,7 @@ Everything that is printed is computed here, in NumPy, from the weights that a m
   `gap` = (program - lower) / lower with the best of them. Up to rounding, and of this program only: at
   these ranks nothing useful can be proven about networks with other patterns.
 
-`interior` is `solve_cone_lasso`; `splitting` is `split_cone_lasso`, on `small`, and on others with
+`interior` is `ConeLassoInterior`; `splitting` is `ConeLassoSplitting`, on `small`, and on others with
 `--splitting`. Our times are medians of `--repeats` runs after a first, factorisations inside,
 compilation outside. CVXPY's is that of one `solve`, with its own compilation, on `small`, and on others
 with `--cvxpy`. pyscnn needs torch, so it runs in the interpreter PYTHON, where both are installed, in
@@ -45,7 +45,7 @@ import numpy as np
 
 from jaxcvxnn import TrainingProblem, TwoLayerReLU
 from jaxcvxnn.improve import refit
-from jaxcvxnn.programs import ConeGroupLasso, ConeLassoSplitting, solve_cone_lasso, split_cone_lasso
+from jaxcvxnn.programs import ConeGroupLasso, ConeLassoInterior, ConeLassoSplitting
 
 MAX_STEPS = 20_000
 PYSCNN = """
@@ -135,7 +135,7 @@ def interior(at: Instance, tolerance: float, repeats: int) -> Result:
     problem, program = TrainingProblem(at.X, at.y, at.weight_decay), ConeGroupLasso(at.patterns)
 
     def run() -> Any:
-        return solve_cone_lasso(problem, program, tolerance=tolerance)
+        return solve(problem, program, ConeLassoInterior(tolerance=tolerance))
 
     return _ours(at, f"interior {tolerance:g}", run, repeats)
 
@@ -145,7 +145,7 @@ def splitting(at: Instance, tolerance: float, repeats: int) -> Result:
     settings = ConeLassoSplitting(tolerance=tolerance, max_steps=MAX_STEPS)
 
     def run() -> Any:
-        return jax.block_until_ready(split_cone_lasso(problem, program, settings))
+        return jax.block_until_ready(solve(problem, program, settings))
 
     return _ours(at, f"splitting {tolerance:g}", run, repeats)
 

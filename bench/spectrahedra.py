@@ -30,7 +30,7 @@ import numpy as np
 
 import jaxcone
 from jaxcvxnn import Polynomial, TrainingProblem, solve
-from jaxcvxnn.programs import NeuralSpectrahedron, SpectrahedronSplitting, solve_spectrahedron
+from jaxcvxnn.programs import NeuralSpectrahedron, SpectrahedronSplitting
 
 PHI = Polynomial.relu()
 SCALING = [(200, 10), (2000, 10), (20000, 10), (2000, 20), (2000, 40), (500, 40)]
@@ -124,7 +124,7 @@ def _generic(problem: TrainingProblem, solver: jaxcone.AbstractSolver):
 
 @eqx.filter_jit
 def _dedicated(problem: TrainingProblem, settings: SpectrahedronSplitting):
-    found = solve_spectrahedron(problem, settings)
+    found = solve(problem, NeuralSpectrahedron(), settings)
     return found.positive, found.negative, found.steps
 
 

@@ -31,7 +31,8 @@ def run_train(arguments: argparse.Namespace) -> int:
     import jax
 
     from ..problem import TrainingProblem
-    from ..training.train import choose_program, train
+    from ..training.choose_route import choose_program
+    from ..training.train import train
 
     with jax.enable_x64(arguments.dtype == "float64"):
         with user_input():

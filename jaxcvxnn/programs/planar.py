@@ -64,16 +64,16 @@ class ExactPlanar(AbstractProgram[PlanarData, PlanarSolution]):
         """
         if isinstance(problem, PlanarData):
             return problem
-        if isinstance(problem, TrainingProblem):
+        if not isinstance(problem, LiftedData):
             require(self, problem)
             if problem.features.shape[1] > 2:
                 problem = jax.tree.map(jnp.asarray, reduce(problem).data)
-        if isinstance(problem, LiftedData):
-            features, targets = _seen_features(problem), problem.targets
-            constant = jnp.asarray(problem.constant)
-        else:
+        if isinstance(problem, TrainingProblem):
             features, targets = jnp.asarray(problem.features), problem.Y
             constant = jnp.zeros((), features.dtype)
+        else:
+            features, targets = _seen_features(problem), problem.targets
+            constant = jnp.asarray(problem.constant)
         rank = features.shape[1]
         if rank > 2:
             raise ValueError(f"ExactPlanar: data must have rank 1 or 2; theirs is {rank}.")

@@ -66,7 +66,7 @@ def solve_batch(
 
 @eqx.filter_jit
 def _solve(data, solver):
-    return solve(data, solver=solver)
+    return solve(data, method=solver)
 
 
 def _alone(data, solver):

@@ -14,7 +14,7 @@ from ..improve.simplify import simplify
 from ..job import Job
 from ..networks import AbstractTwoLayer, zero_network
 from ..problem import TrainingProblem
-from ..programs.abstract import AbstractFound, AbstractProgram, status_name
+from ..programs.abstract import AbstractProgram, status_name
 from ..programs.solve import solve_on_host
 from ..proof.residual import certify_residual, trivial_bound
 from .route import AbstractRoute, Outcome

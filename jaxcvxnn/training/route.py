@@ -29,7 +29,7 @@ class Outcome(AbstractCertified):
     message: str = ""
     rounded_objective: float = float("inf")
     solution: AbstractFound | None = None
-    state: Any = eqx.field(default=None, static=True)
+    state: Any = None
 
     def with_network(self, problem: TrainingProblem, network: AbstractTwoLayer) -> "Outcome":
         """With this network of the same problem in place of its own."""

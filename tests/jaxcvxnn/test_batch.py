@@ -18,7 +18,7 @@ from jaxcvxnn.demo_data import random_trial
 X, Y = map(np.stack, zip(*(random_trial(seed) for seed in range(40))))
 solver = jaxcone.Splitting(max_steps=50, check_every=10)
 def lane(x, y, weight_decay):
-    found = jaxcvxnn.solve(jaxcvxnn.TrainingProblem(x, y, weight_decay), solver=solver)
+    found = jaxcvxnn.solve(jaxcvxnn.TrainingProblem(x, y, weight_decay), method=solver)
     return found.objective, found.moments, found.multipliers
 run = jax.jit(jax.vmap(jax.vmap(lane, (None, None, 0)), (0, 0, None)))
 for _ in range(3):
@@ -59,7 +59,7 @@ def test_a_batch_lane_leads_to_a_network_and_a_bound():
     @jax.vmap
     def solve(weight_decay):
         problem = jaxcvxnn.TrainingProblem(X, Y, weight_decay)
-        return jaxcvxnn.solve(problem, solver=solver)
+        return jaxcvxnn.solve(problem, method=solver)
 
     solutions = solve(jnp.array([0.1, 0.01]))
     assert solutions.steps.shape == (2,)
@@ -67,7 +67,7 @@ def test_a_batch_lane_leads_to_a_network_and_a_bound():
     for index, weight_decay in enumerate((0.1, 0.01)):
         problem = jaxcvxnn.TrainingProblem(X, Y, weight_decay)
         lane = jax.tree.map(lambda leaf, i=index: leaf[i], solutions)
-        certificate = jaxcvxnn.programs.certify_solution(problem, lane)
+        certificate = jaxcvxnn.programs.SDPRelaxation().certify(problem, lane)
         Lambda = jaxcvxnn.programs.full_moments(problem, lane)
         np.testing.assert_allclose(Lambda, Lambda.T, atol=1e-9 * float(jnp.max(Lambda)))
         selection = jaxcvxnn.improve.selection_matrices(problem.features, 5)

@@ -20,7 +20,6 @@ from jaxcvxnn import (
     save_network,
 )
 from jaxcvxnn.cli.main import main
-from jaxcvxnn.training.train import choose_program
 
 FLOWERS = "length,width,kind\n1,0,rose\n2,0.5,rose\n0,3,lily\n0.25,2,lily\n"
 
@@ -53,7 +52,7 @@ def fake_train(monkeypatch):
         )
 
     module = ModuleType("jaxcvxnn.training.train")
-    module.__dict__.update(train=train, choose_program=choose_program)
+    module.__dict__.update(train=train)
     monkeypatch.setitem(sys.modules, "jaxcvxnn.training.train", module)
     return fake
 
@@ -353,7 +352,7 @@ def test_errors_of_the_library_keep_their_traceback(flowers, monkeypatch):
         raise ValueError("a bug")
 
     module = ModuleType("jaxcvxnn.training.train")
-    module.__dict__.update(train=broken, choose_program=choose_program)
+    module.__dict__.update(train=broken)
     monkeypatch.setitem(sys.modules, "jaxcvxnn.training.train", module)
     with pytest.raises(ValueError, match="a bug"):
         run_main("train", flowers, "--target", "kind", "--quiet")

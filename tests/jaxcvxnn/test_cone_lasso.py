@@ -20,7 +20,6 @@ from jaxcvxnn.programs import (
     ConeLassoSplitting,
     cone_lasso_network,
     cone_lasso_objective,
-    split_cone_lasso,
 )
 from jaxcvxnn.studies import is_spike_free, spike_free_program
 from jaxcvxnn.training import generate_columns
@@ -31,6 +30,13 @@ ACCURATE = ConeLassoSplitting(tolerance=1e-8, max_steps=40_000)
 EXAMPLE = np.array([[2.0, 2.0], [3.0, 3.0], [1.0, 0.0]])
 TOY_X = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])[:, None]
 TOY_Y = np.array([1.0, -1.0, 1.0, 1.0, -1.0])
+
+
+def split_cone_lasso(problem, program=None, settings=None, *, warm_start=None):
+    """By the splitting method, with its defaults where nothing is given."""
+    program = ConeGroupLasso() if program is None else program
+    settings = ConeLassoSplitting() if settings is None else settings
+    return solve(problem, program, settings, warm_start=warm_start)
 
 
 def oracle(X, y, weight_decay, patterns, *, slope=0.0, norm=2, loss="squared", cones=None):
@@ -306,7 +312,7 @@ def test_the_cone_programs_own_algebra(rng, norm, interpolate):
     """Adjoint, the linear solve, equilibration and the normal matrix, against plain products."""
     problem = TrainingProblem(*draw(rng), 0.1, activation=LeakyReLU(0.1))
     setting = ConeGroupLasso(norm=norm, interpolate=interpolate)
-    program = setting.cone_program(setting.data(problem))
+    program = setting.to_cone(setting.data(problem))
     shape = program.linear().shape
     x, other = jnp.asarray(rng.standard_normal((2, *shape)))
     y = jax.tree.map(lambda a: jnp.asarray(rng.standard_normal(a.shape)), program.offset())

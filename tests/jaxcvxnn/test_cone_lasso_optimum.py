@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 
 from jaxcone import Status
-from jaxcvxnn import LeakyReLU, TrainingProblem, certify_residual
+from jaxcvxnn import LeakyReLU, TrainingProblem, certify_residual, solve
 from jaxcvxnn.geometry import sign_patterns
 from jaxcvxnn.interior.cone_lasso_systems import CellEquations, Cells
-from jaxcvxnn.programs import ConeGroupLasso, cone_lasso_network, solve_cone_lasso
+from jaxcvxnn.programs import ConeGroupLasso, ConeLassoInterior, cone_lasso_network
 from jaxcvxnn.training import generate_columns
+
+
+def solve_cone_lasso(problem, program=None, **settings):
+    """By the interior-point method on the host."""
+    program = ConeGroupLasso() if program is None else program
+    return solve(problem, program, ConeLassoInterior(**settings))
 
 
 def draw(rng, n=8, d=2):

@@ -10,11 +10,13 @@ import optax
 import pytest
 
 import jaxcvxnn
+from jaxcone import InteriorPoint
 from jaxcvxnn import (
     ConvolutionalPolynomialNetwork,
     ConvolutionalProblem,
     Polynomial,
     TrainingProblem,
+    certify_residual,
     image_patches,
 )
 from jaxcvxnn.conic.quadratic_forms import QuadraticForms, pooled_forms
@@ -22,7 +24,6 @@ from jaxcvxnn.programs import (
     ConvolutionalSpectrahedron,
     SpectrahedronSplitting,
     convolutional_network,
-    solve_spectrahedron,
 )
 from jaxcvxnn.proof import (
     certify_network,
@@ -125,7 +126,7 @@ def test_losses_whose_dual_is_boxed(rng, loss):
 
 
 def split(problem):
-    return solve_spectrahedron(problem, SpectrahedronSplitting(tolerance=1e-7))
+    return jaxcvxnn.solve(problem, PROGRAM, SpectrahedronSplitting(tolerance=1e-7))
 
 
 @jax.jit
@@ -275,9 +276,11 @@ def test_bad_input(rng):
         ConvolutionalProblem(patches, Y, activation="relu")
     with pytest.raises(ValueError, match="one row per sample"):
         ConvolutionalProblem(patches, Y[1:])
-    with pytest.raises(ValueError, match="the problem's is 'logistic': use solve_spectrahedron"):
+    with pytest.raises(ValueError, match="hinge losses, without weights; got 'logistic'"):
         labels = np.where(Y > 0, 1, -1)
-        jaxcvxnn.solve(ConvolutionalProblem(patches, labels, loss="logistic"), PROGRAM)
+        jaxcvxnn.solve(
+            ConvolutionalProblem(patches, labels, loss="logistic"), PROGRAM, InteriorPoint()
+        )
     with pytest.raises(ValueError, match="problem must be a ConvolutionalProblem"):
         jaxcvxnn.solve(TrainingProblem(patches[0], Y), PROGRAM)
     with pytest.raises(ValueError, match=r"takes filters of shape \(f, m\)"):

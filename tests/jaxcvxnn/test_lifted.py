@@ -14,7 +14,7 @@ from jaxcone.extend import advance, combine, inner, subtract
 from jaxcvxnn import TrainingProblem, solve
 from jaxcvxnn.conic import LiftedData
 from jaxcvxnn.conic.lifted import lifted_program, pair_mask, pair_multipliers
-from jaxcvxnn.programs import LiftedSolution, SDPRelaxation, certify_solution, full_moments
+from jaxcvxnn.programs import LiftedSolution, SDPRelaxation, full_moments
 from jaxcvxnn.reduction import lifted_data, reduce
 from jaxcvxnn.studies import critical_width, expected_kernel
 
@@ -25,7 +25,7 @@ SOLVER = Splitting(tolerance=1e-8, max_steps=20_000, penalty=100.0, adapt_penalt
 
 @eqx.filter_jit
 def compiled(data: LiftedData, solver: Splitting) -> LiftedSolution:
-    return solve(data, solver=solver)
+    return solve(data, method=solver)
 
 
 def solved(data: LiftedData, solver: Splitting = SOLVER) -> LiftedSolution:
@@ -303,7 +303,7 @@ def test_optimum_of_the_printed_program(make, weight_decay, rng):
     assert violations.nonnegative <= residual + 1e-12
     assert violations.equality <= 1e-9
     # And what it proves.
-    bound = certify_solution(reduction, solution).lower_bound
+    bound = SDPRelaxation().certify(reduction, solution).lower_bound
     assert bound <= oracles.exact_rank2(X, Y, weight_decay)
     assert bound >= reference * (1 - 1e-4)
 
@@ -371,9 +371,11 @@ def test_optimum_just_above_the_zero_network():
     # 2.25. No multiple of Gaussian moments does better than nothing here.
     reduction = reduce(TrainingProblem(np.eye(2), [1.5, -1.5], 1.0))
     solution = solved(reduction.data)
-    assert certify_solution(reduction, solution).lower_bound <= 2
+    assert SDPRelaxation().certify(reduction, solution).lower_bound <= 2
     np.testing.assert_allclose(float(solution.objective), 2, rtol=1e-4)
-    np.testing.assert_allclose(certify_solution(reduction, solution).lower_bound, 2, rtol=1e-4)
+    np.testing.assert_allclose(
+        SDPRelaxation().certify(reduction, solution).lower_bound, 2, rtol=1e-4
+    )
 
 
 def test_reduced_data_without_64_bits(rng):
@@ -395,7 +397,7 @@ def rotation(angle):
 @eqx.filter_jit
 def batch(X: Any, Y: Any, weight_decay: Any) -> LiftedSolution:
     def one(X, Y, weight_decay):
-        return solve(TrainingProblem(X, Y, weight_decay), solver=SOLVER)
+        return solve(TrainingProblem(X, Y, weight_decay), method=SOLVER)
 
     return jax.vmap(one)(X, Y, weight_decay)
 
@@ -440,7 +442,7 @@ def test_a_batch_is_a_loop(lanes):
         assert bool(alone.status == Status.solved) == bool((found.status == Status.solved)[lane])
         # What a lane proves is certified for its own problem.
         problem = TrainingProblem(*(part[lane] for part in data))
-        bound = certify_solution(problem, alone).lower_bound
+        bound = SDPRelaxation().certify(problem, alone).lower_bound
         exact = oracles.exact_rank2(problem.X, problem.Y, float(problem.weight_decay))
         assert 0.999 * float(alone.objective) <= bound <= exact
     # Lanes end on their own.
@@ -478,7 +480,7 @@ def test_float32(rng):
     wide = solved(reduction.data)
     assert bool(solution.status == Status.solved)
     np.testing.assert_allclose(solution.objective, wide.objective, rtol=1e-2)
-    bound = certify_solution(reduction, solution).lower_bound
+    bound = SDPRelaxation().certify(reduction, solution).lower_bound
     assert bound <= oracles.exact_rank2(X, Y, 0.125)
     assert bound >= 0.98 * float(wide.objective)
 

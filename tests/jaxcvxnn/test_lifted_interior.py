@@ -13,7 +13,7 @@ from jaxcone import InteriorPoint, Solution, Splitting, Status, solve as solve_c
 from jaxcone.extend import inner, step_cost
 from jaxcvxnn import TrainingProblem, solve, solve_batch, train
 from jaxcvxnn.conic.lifted import lifted_program
-from jaxcvxnn.programs import certify_solution
+from jaxcvxnn.programs import SDPRelaxation
 from jaxcvxnn.reduction import lifted_data, reduce
 from jaxcvxnn.training import choose_solver
 from jaxcvxnn.training.method_choice import INTERIOR_POINT, named_solver
@@ -34,7 +34,7 @@ def program(rng):
 
 @eqx.filter_jit
 def compiled(data, solver):
-    return solve(data, solver=solver)
+    return solve(data, method=solver)
 
 
 def solved(data, solver=INTERIOR_POINT):
@@ -120,7 +120,7 @@ def test_the_optimum_is_that_of_clarabel_and_certified(rng, weight_decay):
     relaxed = oracles.lifted_form(features, data.targets, weight_decay)
     optimum = relaxed.solve(cp.CLARABEL) + float(data.constant)
     np.testing.assert_allclose(found.objective, optimum, rtol=2e-5)
-    certificate = certify_solution(reduction, found)
+    certificate = SDPRelaxation().certify(reduction, found)
     # Clarabel's value may be off; the certified one is between the truth and this loss.
     assert certificate.lower_bound >= float(found.objective) * (1 - 1e-6)
     assert abs(certificate.proof.loss) < 1e-6
@@ -150,7 +150,7 @@ def test_lanes_are_solved_as_alone(rng):
     @jax.jit
     @functools.partial(jax.vmap, in_axes=(None, 0))
     def lanes(data, weight_decay):
-        found = solve(eqx.tree_at(lambda d: d.weight_decay, data, weight_decay), solver=solver)
+        found = solve(eqx.tree_at(lambda d: d.weight_decay, data, weight_decay), method=solver)
         return found.objective, found.status, found.steps
 
     data = jax.tree.map(jnp.asarray, lifted_data(problem))

@@ -1,5 +1,8 @@
 """Bartan and Pilanci's program (21): its optimum by two methods, its symmetries, batches and paths."""
 
+import itertools
+import time
+
 import chex
 import cvxpy as cp
 import equinox as eqx
@@ -10,17 +13,24 @@ import pytest
 
 from jaxcone import InteriorPoint, Status, svec
 from jaxcone.extend import after
-from jaxcvxnn import ConvolutionalProblem, Polynomial, PolynomialNetwork, TrainingProblem, solve
+from jaxcvxnn import (
+    ConvolutionalProblem,
+    Job,
+    Polynomial,
+    PolynomialNetwork,
+    TrainingProblem,
+    solve,
+)
 from jaxcvxnn.conic.quadratic_forms import QuadraticForms, compress, largest_on_sphere
 from jaxcvxnn.programs import (
+    ConeGroupLasso,
     NeuralSpectrahedron,
     SpectrahedronSplitting,
     effective_width,
-    solve_spectrahedron,
     spectrahedron_path,
 )
 from jaxcvxnn.programs.spectrahedron_points import balanced, samples_of
-from jaxcvxnn.programs.spectrahedron_splitting import solve_in_chunks
+from jaxcvxnn.programs.spectrahedron_splitting import solve_on_host
 from jaxcvxnn.programs.spectrahedron_systems import (
     CoordinateGram,
     ProductGram,
@@ -35,9 +45,9 @@ EXACT = SpectrahedronSplitting(tolerance=1e-9)
 # All tests share few shapes: compiling takes most of the time.
 SAMPLES, FEATURES, OUTPUTS = 24, 3, 2
 
-solved = eqx.filter_jit(lambda problem: solve_spectrahedron(problem, EXACT))
+solved = eqx.filter_jit(lambda problem: solve(problem, NeuralSpectrahedron(), EXACT))
 solved_batch = jax.jit(
-    jax.vmap(lambda problem, weights: solve_spectrahedron(problem, EXACT, sample_weights=weights))
+    jax.vmap(lambda problem, weights: solve(problem, NeuralSpectrahedron(weights), EXACT))
 )
 
 
@@ -175,21 +185,22 @@ def test_chunks_are_one_solve(rng, loss):
     prepared = jax.jit(lambda problem: prepare(samples_of(problem)))(problem)
     seen = []
 
-    def chunked(blocks, watch=lambda so_far: seen.append(int(so_far.steps))):
-        return solve_in_chunks(settings, prepared, 0.1, blocks_per_chunk=blocks, watch=watch)
+    def chunked(watch=lambda so_far: seen.append(int(so_far.steps)), now=time.monotonic):
+        return solve_on_host(settings, prepared, 0.1, None, Job(30.0, now=now), watch)
 
-    def interrupted(so_far):
-        if so_far.steps == 10:
-            raise KeyboardInterrupt
-
-    whole, found = jax.jit(solve_spectrahedron)(problem, settings), chunked(2)
-    assert found.status == Status.solved and len(seen) == -(-int(found.steps) // 10) > 2
-    chex.assert_trees_all_equal(chunked(1000), found)
+    program = NeuralSpectrahedron()
+    whole, found = jax.jit(lambda p: solve(p, program, settings))(problem), chunked()
+    assert found.status == Status.solved and seen[-1] == int(found.steps)
+    chex.assert_trees_all_equal(chunked(), found)
     assert found.steps == whole.steps
     np.testing.assert_allclose(found.objective, whole.objective, rtol=1e-9)
-    part = chunked(1, interrupted)
-    assert part.status == Status.running and part.steps == 10
+    # A clock that a second passes between two looks at: one block at a time, until the job is over.
+    ticks = itertools.count()
+    part = chunked(now=lambda: float(next(ticks)))
+    assert part.status == Status.running and 0 < part.steps < found.steps
     assert part.objective > found.objective and part.dual_objective < found.dual_objective
+    stopped = chunked(watch=lambda so_far: True)
+    assert stopped.steps <= 500
 
 
 def test_interior_point_method_agrees(batch):
@@ -295,7 +306,7 @@ def test_compressed_loss_is_the_loss(rng):
 def products(problem, seed):
     """<A x, y> and <x, A*y>; the normal matrix as it is formed, and from A column by column."""
     program = NeuralSpectrahedron()
-    form = program.cone_program(program.data(problem)).interior()
+    form = program.to_cone(program.data(problem)).interior()
     x = jax.random.normal(seed, form.linear().shape)
     y = jax.random.normal(jax.random.fold_in(seed, 1), form.offset().shape)
     (matrices,) = form.layout.split(form.offset() + 0.05 * y)
@@ -349,12 +360,15 @@ def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="problem must be a TrainingProblem; got Convolutional"):
         solve(ConvolutionalProblem(X[None], Y), NeuralSpectrahedron())
     with pytest.raises(ValueError, match="activation=Polynomial"):
-        solve_spectrahedron(relu)
+        solve(relu, NeuralSpectrahedron(), EXACT)
     with pytest.raises(ValueError, match="squared loss only"):
-        solve(TrainingProblem(X, Y, loss="hinge", activation=PHI), NeuralSpectrahedron())
+        hinge = TrainingProblem(X, Y, loss="hinge", activation=PHI)
+        solve(hinge, NeuralSpectrahedron(), InteriorPoint())
+    with pytest.raises(ValueError, match="programs of polynomial activations"):
+        solve(relu, ConeGroupLasso(np.ones((1, 4), bool)), EXACT)
     for weights in (np.ones(3), -np.ones(4), np.full(4, np.nan)):
         with pytest.raises(ValueError, match="sample_weights"):
-            solve_spectrahedron(poly, sample_weights=weights)
+            solve(poly, NeuralSpectrahedron(weights))
     for decays in ([], 0.1, [0.1, -1.0], [np.inf]):
         with pytest.raises(ValueError, match="weight_decays"):
             spectrahedron_path(poly, decays)
