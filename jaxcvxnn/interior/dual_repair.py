@@ -15,6 +15,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from ..arrays import Matrix
+from .steps import iterate
 
 
 class RepairedDual(NamedTuple):
@@ -192,15 +193,25 @@ def _maximize(
     assert factor is not None
     mu = 1e-3 * scale / count  # a lower start saves steps; X and z are free to be infeasible
     point = _Iterate(x, mu * _inverse(factor), mu / x[: problem.signed], factor)
-    steps = 0
-    while steps < max_steps:
-        following = _step(problem, point, mu)
+
+    def advance(now: tuple[_Iterate, float]) -> tuple[_Iterate, float] | None:
+        following = _step(problem, *now)
         if following is None:
-            break
-        point, steps = following, steps + 1
-        mu = _complementarity(problem, point) / count
-        if count * mu <= accuracy * max(abs(problem.objective(point.x)), 1e-300):
-            break
+            return None
+        return following, _complementarity(problem, following) / count
+
+    def enough(now: tuple[_Iterate, float]) -> bool:
+        point, mu = now
+        return count * mu <= accuracy * max(abs(problem.objective(point.x)), 1e-300)
+
+    (point, _), steps = iterate(
+        (point, mu),
+        (point, mu),
+        advance=advance,
+        learn=lambda _, now: (now, True),  # every point is feasible, and the last one the best
+        enough=enough,
+        max_steps=max_steps,
+    )
     return point.x, steps
 
 
