@@ -15,9 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
-
-from ..conic.gates import Gates
+from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 # r (2, P, d) -> w (2, P, d).
@@ -33,8 +31,8 @@ RIDGE, ROUNDING = 1e-9, 1e-15
 WORTH = 3
 
 
-class Cells(NamedTuple):
-    """The linear maps of `gates` for NumPy arrays. Rows G have length one; none of them is zero."""
+class CellRows(NamedTuple):
+    """The linear maps of `conic.gates`, in NumPy. Rows G have length one; none of them is zero."""
 
     features: Array  # X (n, d)
     rows: Array  # G (k, d)
@@ -42,9 +40,8 @@ class Cells(NamedTuple):
     signs: Array  # (P, k)
 
     @classmethod
-    def of(cls, gates: Gates) -> "Cells":
-        """Those of the rows that constrain anything."""
-        parts = gates.features, gates.rows, gates.slopes, gates.signs
+    def of(cls, *parts: ArrayLike) -> "CellRows":
+        """From X, G, slopes and signs, of the rows that constrain anything."""
         features, rows, slopes, signs = (np.asarray(a, np.float64) for a in parts)
         lengths = np.linalg.norm(rows, axis=1)
         alive = lengths > 0
@@ -71,7 +68,7 @@ class Cells(NamedTuple):
 class CellEquations:
     """Solves with B + A' diag(h) A for the B and h of one step after the other."""
 
-    def __init__(self, cells: Cells):
+    def __init__(self, cells: CellRows):
         count, samples = cells.slopes.shape
         self.cells = cells
         self.size = count * cells.features.shape[1]

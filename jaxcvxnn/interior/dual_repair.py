@@ -15,6 +15,8 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from ..arrays import Matrix
+from ..job import Job
+from .steps import iterate
 
 
 class RepairedDual(NamedTuple):
@@ -61,6 +63,7 @@ def repair_dual(
     max_steps: int = 80,
     max_unknowns: int = 2500,
     free_entries: int = 50,
+    job: Job | None = None,
 ) -> RepairedDual | None:
     """A good dual point with the shape of `multipliers`, or None where none was found.
 
@@ -68,7 +71,7 @@ def repair_dual(
     `multipliers` N (m, m) as in `LiftedData`. `accuracy` is the relative loss at which the
     iteration stops. Where a free R would mean more than `max_unknowns` unknowns, only one scale per
     output is free, of the columns of `residual` (l, c), which is needed then. `free_entries` is
-    how many entries of N are free one by one.
+    how many entries of N are free one by one. `job` is asked before each step.
     """
     if not pairs:
         return None
@@ -87,7 +90,7 @@ def repair_dual(
     start = _interior(problem, rows, weight_decay, pairs)
     if start is None:
         return None
-    x, steps = _maximize(problem, start, accuracy, max_steps)
+    x, steps = _maximize(problem, start, accuracy, max_steps, Job() if job is None else job)
     count = rows.shape[0]
     tau, theta, nu, rho = np.split(x, np.cumsum([len(own), count, pairs]))
     scaled = rest * (theta[:, None] + theta[None, :]) / 2
@@ -180,7 +183,7 @@ class _Iterate(NamedTuple):
 
 
 def _maximize(
-    problem: _Inequality, x: Matrix, accuracy: float, max_steps: int
+    problem: _Inequality, x: Matrix, accuracy: float, max_steps: int, job: Job
 ) -> tuple[Matrix, int]:
     """Primal-dual path following (Helmberg et al., 1996, eq. 2.6; Mehrotra's predictor-corrector).
 
@@ -192,15 +195,25 @@ def _maximize(
     assert factor is not None
     mu = 1e-3 * scale / count  # a lower start saves steps; X and z are free to be infeasible
     point = _Iterate(x, mu * _inverse(factor), mu / x[: problem.signed], factor)
-    steps = 0
-    while steps < max_steps:
-        following = _step(problem, point, mu)
+
+    def advance(now: tuple[_Iterate, float]) -> tuple[_Iterate, float] | None:
+        following = _step(problem, *now)
         if following is None:
-            break
-        point, steps = following, steps + 1
-        mu = _complementarity(problem, point) / count
-        if count * mu <= accuracy * max(abs(problem.objective(point.x)), 1e-300):
-            break
+            return None
+        return following, _complementarity(problem, following) / count
+
+    def enough(now: tuple[_Iterate, float]) -> bool:
+        point, mu = now
+        return job.over() or count * mu <= accuracy * max(abs(problem.objective(point.x)), 1e-300)
+
+    (point, _), steps = iterate(
+        (point, mu),
+        (point, mu),
+        advance=advance,
+        learn=lambda _, now: (now, True),  # every point is feasible, and the last one the best
+        enough=enough,
+        max_steps=max_steps,
+    )
     return point.x, steps
 
 

@@ -4,7 +4,7 @@
 
 for the activations A (n, m) of m neurons and a convex loss L. It is the restricted problem of column
 generation. Its dual, max over R of -L*(R) subject to |R'a_j| <= w_j, makes every pair of points a
-pair of bounds. Losses with a quadratic conjugate are one program for `group_lasso_interior`, other
+pair of bounds. Losses with a quadratic conjugate are one program for `group_lasso_steps`, other
 smooth ones a sequence of such: Newton's method with the penalty kept. On the host, in float64.
 Derivation: docs/math/lasso.md, "Group lasso".
 """
@@ -22,7 +22,7 @@ from ..bound import relative_gap
 from ..job import Job
 from ..losses.base import AbstractLoss
 from ..losses.quadratic_conjugate import QuadraticLoss
-from .group_lasso_steps import QuadraticLasso, solve_quadratic
+from .group_lasso_steps import Best, QuadraticLasso, solve_quadratic
 from .lorentz import row_norms
 
 # Of the tolerance, what the solver of a model may use up.
@@ -98,16 +98,8 @@ def solve_group_lasso(
     job = Job() if job is None else job
     found = _proximal_newton(problem, V[used] * w[used, None], tolerance, max_steps, job)
     full = np.zeros((A.shape[1], Y.shape[1]))
-    full[used] = found.V / w[used, None]
-    return GroupLassoSolution(full, found.R, found.objective, found.dual_objective, found.steps)
-
-
-class _Pair(NamedTuple):
-    V: Matrix
-    R: Matrix
-    objective: float
-    dual_objective: float
-    steps: int
+    full[used] = found.primal / w[used, None]
+    return GroupLassoSolution(full, found.dual, found.objective, found.dual_objective, found.steps)
 
 
 class _Problem(NamedTuple):
@@ -137,31 +129,28 @@ class _Problem(NamedTuple):
 
 def _proximal_newton(
     problem: _Problem, V: Matrix, tolerance: float, max_steps: int, job: Job
-) -> _Pair:
+) -> Best:
     """Quadratic models of the loss about V, each minimised exactly with the penalty, damped by a
     multiple of the identity as in Levenberg's method."""
     R, dual = problem.shrunk(problem.evaluate("gradient", problem.activations @ V))
-    best = _Pair(V, R, problem.objective(V), dual, 0)
+    best = Best(V, R, problem.objective(V), dual)
     damping = FIRST_DAMPING
     while V.size and best.objective - best.dual_objective > tolerance * abs(best.objective):
         model = _Model.of(problem, best, damping * problem.loss.curvature)
         inner = solve_quadratic(
             model.lasso,
-            best.V,
+            best.primal,
             lambda p, d, model=model: job.over() or model.enough(p, d, tolerance),
             max_steps - best.steps,
         )
-        objective = problem.objective(inner.V)
+        objective = problem.objective(inner.primal)
         decrease = best.objective - objective
         predicted = best.objective - (inner.objective + model.constant)
         best = best._replace(steps=best.steps + inner.steps)
-        gradient = problem.evaluate("gradient", problem.activations @ inner.V)
-        for candidate in (gradient, model.lasso.weigh(inner.R)):
-            R, dual = problem.shrunk(candidate)
-            if dual > best.dual_objective:
-                best = best._replace(R=R, dual_objective=dual)
-        if decrease > 0:
-            best = best._replace(V=inner.V, objective=objective)
+        gradient = problem.evaluate("gradient", problem.activations @ inner.primal)
+        for candidate in (gradient, model.lasso.weigh(inner.dual)):
+            best = best.with_dual(*problem.shrunk(candidate))
+        best = best.with_primal(inner.primal, objective)
         unit = tolerance * abs(best.objective)
         exhausted = inner.steps == 0 or best.steps >= max_steps or job.over()
         # Where the model is an upper bound without damping, a small decrease is a small gap.
@@ -188,13 +177,13 @@ class _Model(NamedTuple):
     exact: bool
 
     @classmethod
-    def of(cls, problem: _Problem, about: _Pair, damping: float) -> "_Model":
+    def of(cls, problem: _Problem, about: Best, damping: float) -> "_Model":
         conjugate = problem.loss.quadratic_conjugate(problem.targets)
         if conjugate is not None:
             linear, stiffness, box = conjugate
             lasso = QuadraticLasso(problem.activations, QuadraticLoss(linear, stiffness, box))
             return cls(lasso, 0.0, about.objective, True)
-        Z = problem.activations @ about.V
+        Z = problem.activations @ about.primal
         value, gradient, hessian = (
             problem.evaluate(method, Z) for method in ("value", "gradient", "hessian")
         )

@@ -18,7 +18,7 @@ from ..arrays import Matrix
 from ..losses.quadratic_conjugate import QuadraticLoss
 from . import lorentz
 from .group_lasso_systems import NormalEquations
-from .steps import take_step, without_unused
+from .steps import Pair, iterate, take_step, without_unused
 
 # The start has the dual constraints this far inside, and predictions at most this far away.
 INTERIOR, FARTHEST = 0.7, 100.0
@@ -52,60 +52,46 @@ class QuadraticLasso(NamedTuple):
         return self.loss.value(self.predict(V)) + float(np.sum(lorentz.row_norms(V)))
 
 
-class InteriorPoint(NamedTuple):
-    """The best V and the best strictly feasible R that were seen, with their objectives."""
-
-    V: Matrix
-    R: Matrix
-    objective: float
-    dual_objective: float
-    steps: int
-
-
+Best = Pair[Matrix, Matrix]  # V, and R strictly feasible
 Enough = Callable[[float, float], bool]
 
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # points not inside are refused
-def solve_quadratic(
-    lasso: QuadraticLasso, start: Matrix, enough: Enough, max_steps: int
-) -> InteriorPoint:
+def solve_quadratic(lasso: QuadraticLasso, start: Matrix, enough: Enough, max_steps: int) -> Best:
     """Steps from `start` (m, c) until `enough(objective, dual_objective)` or rounding stops them.
 
     A start near the optimum saves steps; zeros will do.
     """
     point = _first_point(lasso, start)
     dual_value = lasso.loss.dual_value
-    best = InteriorPoint(start, point.R, lasso.objective(start), dual_value(point.R), 0)
     normal = NormalEquations(lasso.activations, lasso.loss.targets.shape[1], lasso.roots)
-    lowest, idle = np.inf, 0
-    for step in range(1, max_steps + 1):
-        moved = _advance(lasso, normal, point)
-        if moved is None and normal.change_form():
-            moved = _advance(lasso, normal, point)
-        if moved is None:
-            break
-        point, best = moved, best._replace(steps=step)
+    lowest = np.inf
+
+    def learn(best: Best, point: _Point) -> tuple[Best, bool]:
+        nonlocal lowest
         objective, dual = lasso.objective(point.V), dual_value(point.R)
-        if objective < best.objective:
-            best = best._replace(V=point.V, objective=objective)
-        if dual > best.dual_objective:
-            best = best._replace(R=point.R, dual_objective=dual)
-        if enough(best.objective, best.dual_objective):
-            break
-        gap = objective - dual
-        lowest, idle = (gap, 0) if gap < LITTLE * lowest else (lowest, idle + 1)
-        if idle > PATIENCE:
-            if not normal.change_form():
-                break
-            idle = 0
+        progress = objective - dual < LITTLE * lowest
+        lowest = objective - dual if progress else lowest
+        return best.with_primal(point.V, objective).with_dual(point.R, dual), progress
+
+    best, steps = iterate(
+        point,
+        Best(start, point.R, lasso.objective(start), dual_value(point.R)),
+        advance=lambda point: _advance(lasso, normal, point),
+        learn=learn,
+        enough=lambda best: enough(best.objective, best.dual_objective),
+        max_steps=max_steps,
+        patience=PATIENCE,
+        other_way=normal.change_form,
+    )
     V, objective = without_unused(
-        best.V,
-        1 - lorentz.row_norms(lasso.prices(best.R)),
+        best.primal,
+        1 - lorentz.row_norms(lasso.prices(best.dual)),
         best.objective,
         lasso.objective,
         lambda value: enough(value, best.dual_objective),
     )
-    return best._replace(V=V, objective=objective)
+    return best._replace(primal=V, objective=objective, steps=steps)
 
 
 class _Point(NamedTuple):
@@ -144,7 +130,7 @@ def _slacks(lasso: QuadraticLasso, R: Matrix) -> tuple[Matrix, Matrix]:
 
 
 def _advance(lasso: QuadraticLasso, normal: NormalEquations, point: _Point) -> _Point | None:
-    """One predictor-corrector step; None if rounding leaves no step to take."""
+    """One predictor-corrector step; None, or a `LinAlgError`, if rounding leaves no step to take."""
     x, R, multipliers = point
     z, slacks = _slacks(lasso, R)
     nt = lorentz.scaling(x, z)
@@ -153,11 +139,8 @@ def _advance(lasso: QuadraticLasso, normal: NormalEquations, point: _Point) -> _
     mu = float(np.sum(nt.center**2) + np.sum(multipliers * slacks)) / degree
     residual = lasso.predict(point.V) - loss.targets - loss.stiffness * R
     residual -= np.sum(signs * multipliers, axis=0)
-    try:
-        curvature = np.maximum(loss.stiffness + np.sum(ratios, axis=0), loss.ridge(RIDGE))
-        solve = normal.factor(nt, curvature)
-    except np.linalg.LinAlgError:
-        return None
+    curvature = np.maximum(loss.stiffness + np.sum(ratios, axis=0), loss.ridge(RIDGE))
+    solve = normal.factor(nt, curvature)
 
     def direction(cones: Matrix, walls: Matrix) -> tuple[_Point, Matrix, Matrix] | None:
         """The change of the point, with W^-1 dx and W dz, for the linearised complementarities

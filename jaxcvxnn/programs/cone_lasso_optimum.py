@@ -19,12 +19,13 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from jaxcone import Status
+from jaxcone.extend import iteration
 
 from ..bound import relative_gap
 from ..geometry.pattern_cones import NO_INTERIOR, interior_direction
 from ..interior import lorentz
-from ..interior.cone_lasso_systems import CellEquations, Cells
-from ..interior.steps import take_step, without_unused
+from ..interior.cone_lasso_systems import CellEquations, CellRows
+from ..interior.steps import Pair, iterate, take_step, without_unused
 from ..job import Job
 from ..losses.base import AbstractLoss
 from ..losses.quadratic_conjugate import QuadraticLoss
@@ -111,7 +112,8 @@ class ConeLassoInterior(AbstractMethod):
 
 def _solved(data: ConeLassoData, tolerance: float, max_steps: int, job: Job) -> ConeLassoOptimum:
     losses = [_quadratic(data.loss, y) for y in np.asarray(data.targets, np.float64).T]
-    cells = Cells.of(data.gates)
+    gates = data.gates
+    cells = CellRows.of(gates.features, gates.rows, gates.slopes, gates.signs)
     inside, equations = _directions(cells), CellEquations(cells)
     ends = [
         _Lasso(cells, loss, float(data.weight_decay)).run(
@@ -119,20 +121,21 @@ def _solved(data: ConeLassoData, tolerance: float, max_steps: int, job: Job) -> 
         )
         for loss in losses
     ]
-    lengths = np.linalg.norm(np.asarray(data.gates.rows, np.float64), axis=1)
+    lengths = np.linalg.norm(np.asarray(gates.rows, np.float64), axis=1)
     multipliers = np.zeros((len(ends), 2, len(cells.slopes), len(lengths)))
-    multipliers[..., lengths > 0] = [end.multipliers for end in ends]
+    multipliers[..., lengths > 0] = [end.dual[1] for end in ends]
     multipliers[..., lengths > 0] /= lengths[lengths > 0]
-    objective, dual = (sum(getattr(end, name) for end in ends) for name in ("objective", "dual"))
-    gap = relative_gap(dual, objective)
+    objective = sum(end.objective for end in ends)
+    dual = sum(end.dual_objective for end in ends)
+    gap, most = relative_gap(dual, objective), max(end.steps for end in ends)
     return ConeLassoOptimum(
-        weights=np.stack([end.weights for end in ends]),
-        residual=np.stack([end.residual for end in ends], axis=1),
+        weights=np.stack([end.primal for end in ends]),
+        residual=np.stack([end.dual[0] for end in ends], axis=1),
         multipliers=multipliers,
         objective=objective,
         dual_objective=dual,
-        violation=max(_violation(cells, end.weights) for end in ends),
-        status=_status(gap, tolerance, any(end.steps >= max_steps for end in ends)),
+        violation=max(_violation(cells, end.primal) for end in ends),
+        status=iteration.status_of(gap, tolerance, most, max_steps, stalled=most < max_steps),
         steps=sum(end.steps for end in ends),
     )
 
@@ -150,15 +153,8 @@ def _quadratic(loss: AbstractLoss, targets: Array) -> QuadraticLoss:
     return QuadraticLoss(np.asarray(linear, np.float64)[:, 0], stiffness, box)
 
 
-class _End(NamedTuple):
-    """The best weights and the best dual point that were seen."""
-
-    weights: Array
-    residual: Array
-    multipliers: Array
-    objective: float
-    dual: float
-    steps: int
+# The best weights, and the best R and m.
+_Best = Pair[Array, tuple[Array, Array]]
 
 
 class _Point(NamedTuple):
@@ -202,36 +198,37 @@ class _Products(NamedTuple):
 class _Lasso(NamedTuple):
     """One output's program."""
 
-    cells: Cells
+    cells: CellRows
     loss: QuadraticLoss
     weight_decay: float
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # points not inside are refused
     def run(
         self, equations: CellEquations, inside: Array, tolerance: float, max_steps: int, job: Job
-    ) -> _End:
+    ) -> _Best:
         """Steps from the interior directions `inside` (P, d), until the gap or rounding ends them."""
         cells = self.cells
         nothing = np.zeros((2, *inside.shape))
         pull = self.loss.gradient(np.zeros(len(cells.features)))  # R of no neurons
-        end = self._end(nothing, pull, np.zeros((2, *cells.signs.shape)), 0)
-        if relative_gap(end.dual, end.objective) <= tolerance:
-            return end
-        point, idle = self._start(np.stack([inside, inside]), pull), 0
-        for step in range(1, max_steps + 1):
-            try:
-                found = self._advance(equations, point)
-            except np.linalg.LinAlgError:
-                found = None
-            if found is None or not all(np.all(np.isfinite(part)) for part in found):
-                break
-            point, before = found, relative_gap(end.dual, end.objective)
-            end = self._better(end._replace(steps=step), point)
-            gap = relative_gap(end.dual, end.objective)
-            idle = 0 if gap < LITTLE * before or gap > LARGE else idle + 1
-            if gap <= tolerance or idle > PATIENCE or job.over():
-                break
-        return self._without_unused(end, tolerance)
+        dual, bound = self._shrunk(pull, np.zeros((2, *cells.signs.shape)))
+        best = _Best(nothing, dual, self._objective(nothing), bound)
+        if _gap(best) <= tolerance:
+            return best
+        best, steps = iterate(
+            self._start(np.stack([inside, inside]), pull),
+            best,
+            advance=lambda point: self._finite(self._advance(equations, point)),
+            learn=self._learn,
+            enough=lambda best: _gap(best) <= tolerance or job.over(),
+            max_steps=max_steps,
+            patience=PATIENCE,
+        )
+        return self._without_unused(best._replace(steps=steps), tolerance)
+
+    @staticmethod
+    def _finite(point: _Point | None) -> _Point | None:
+        sound = point is not None and all(np.all(np.isfinite(part)) for part in point)
+        return point if sound else None
 
     def _start(self, inside: Array, pull: Array) -> _Point:
         """A point near the central path, of the outputs that the loss's gradient at zero asks for.
@@ -370,41 +367,41 @@ class _Lasso(NamedTuple):
             np.sum(norms)
         )
 
-    def _shrunk(self, residual: Array, multipliers: Array) -> tuple[Array, Array, float]:
-        """t R and t m with the largest t <= 1 that makes them feasible, and -L*(t R)."""
+    def _shrunk(self, residual: Array, multipliers: Array) -> tuple[tuple[Array, Array], float]:
+        """(t R, t m) with the largest t <= 1 that makes them feasible, and -L*(t R)."""
         slack = self.cells.pulled(residual) - self.cells.margins_adjoint(multipliers)
         price = np.max(np.linalg.norm(slack, axis=-1))
         scale = min(1.0, self.weight_decay / max(price, np.finfo(float).tiny))
-        return scale * residual, scale * multipliers, self.loss.dual_value(scale * residual)
+        dual = scale * residual, scale * multipliers
+        return dual, self.loss.dual_value(dual[0])
 
-    def _end(self, weights: Array, residual: Array, multipliers: Array, steps: int) -> _End:
-        shrunk, of_margins, dual = self._shrunk(residual, multipliers)
-        return _End(weights, shrunk, of_margins, self._objective(weights), dual, steps)
-
-    def _better(self, end: _End, point: _Point) -> _End:
-        objective = self._objective(point.weights)
-        if objective < end.objective:
-            end = end._replace(weights=point.weights, objective=objective)
+    def _learn(self, best: _Best, point: _Point) -> tuple[_Best, bool]:
+        before = _gap(best)
+        best = best.with_primal(point.weights, self._objective(point.weights))
         gradient = self.loss.gradient(self.cells.fitted(point.weights))
         for candidate in (point.residual, gradient):
-            residual, multipliers, dual = self._shrunk(candidate, point.multipliers)
-            if dual > end.dual:
-                end = end._replace(residual=residual, multipliers=multipliers, dual=dual)
-        return end
+            best = best.with_dual(*self._shrunk(candidate, point.multipliers))
+        gap = _gap(best)
+        return best, gap < LITTLE * before or gap > LARGE
 
-    def _without_unused(self, end: _End, tolerance: float) -> _End:
-        slack = self.cells.pulled(end.residual) - self.cells.margins_adjoint(end.multipliers)
+    def _without_unused(self, best: _Best, tolerance: float) -> _Best:
+        residual, multipliers = best.dual
+        slack = self.cells.pulled(residual) - self.cells.margins_adjoint(multipliers)
         weights, objective = without_unused(
-            end.weights,
+            best.primal,
             1 - np.linalg.norm(slack, axis=-1) / self.weight_decay,
-            end.objective,
+            best.objective,
             self._objective,
-            lambda value: relative_gap(end.dual, value) <= tolerance,
+            lambda value: relative_gap(best.dual_objective, value) <= tolerance,
         )
-        return end._replace(weights=weights, objective=objective)
+        return best._replace(primal=weights, objective=objective)
 
 
-def _directions(cells: Cells) -> Array:
+def _gap(best: _Best) -> float:
+    return relative_gap(best.dual_objective, best.objective)
+
+
+def _directions(cells: CellRows) -> Array:
     """Per cell a unit vector deep inside, (P, d)."""
     found = np.stack([interior_direction(signs[:, None] * cells.rows) for signs in cells.signs])
     empty = np.flatnonzero(~np.any(found, axis=1))
@@ -435,15 +432,7 @@ def _cones(bounds: Array, weights: Array) -> Array:
     return np.concatenate([bounds[..., None], weights], axis=-1).reshape(-1, 1 + weights.shape[-1])
 
 
-def _violation(cells: Cells, weights: Array) -> float:
+def _violation(cells: CellRows, weights: Array) -> float:
     size = np.linalg.norm(weights)
     outside = np.linalg.norm(np.minimum(cells.margins(weights), 0))
     return float(outside / size) if size > 0 else 0.0
-
-
-def _status(gap: float, tolerance: float, late: bool) -> Status:
-    if gap <= tolerance:
-        return Status.solved
-    if gap <= 100 * tolerance:
-        return Status.inaccurate
-    return Status.max_steps if late else Status.stalled

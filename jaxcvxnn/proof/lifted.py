@@ -112,6 +112,7 @@ def certify_reduced(
             data.pairs,
             multipliers,
             residual,
+            job=job,
         )
         if found is not None:
             pairs.append(_Dual(found.residual, found.multipliers))

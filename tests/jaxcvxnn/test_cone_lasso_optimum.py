@@ -11,7 +11,7 @@ import pytest
 from jaxcone import Status
 from jaxcvxnn import LeakyReLU, TrainingProblem, certify_residual, solve
 from jaxcvxnn.geometry import sign_patterns
-from jaxcvxnn.interior.cone_lasso_systems import CellEquations, Cells
+from jaxcvxnn.interior.cone_lasso_systems import CellEquations, CellRows
 from jaxcvxnn.programs import ConeGroupLasso, ConeLassoInterior, cone_lasso_network
 from jaxcvxnn.training import generate_columns
 
@@ -183,7 +183,7 @@ def test_the_equations_of_a_step(rng, count):
     X = rng.standard_normal((7, 4))
     signs = np.where(rng.random((count, 7)) < 0.5, 1.0, -1.0)
     slopes = np.where(signs > 0, 1.0, 0.1)
-    cells = Cells(X, X / np.linalg.norm(X, axis=1, keepdims=True), slopes, signs)
+    cells = CellRows(X, X / np.linalg.norm(X, axis=1, keepdims=True), slopes, signs)
     equations = CellEquations(cells)
     assert equations.by_samples == (count == 12)
     roots = rng.standard_normal((2, count, 4, 4))
