@@ -43,7 +43,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcvxnn import TrainingProblem, TwoLayerReLU
+from jaxcvxnn import TrainingProblem, TwoLayerReLU, solve
 from jaxcvxnn.improve import refit
 from jaxcvxnn.programs import ConeGroupLasso, ConeLassoInterior, ConeLassoSplitting
 

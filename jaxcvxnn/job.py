@@ -46,23 +46,34 @@ class Job:
         progress: Callable[[Progress], None] | None = None,
         now: Callable[[], float] = time.monotonic,
     ):
-        self.limit, self.progress, self.now = limit, progress, now
-        self.began = now()
+        self.limit, self.progress, self._now = limit, progress, now
         self.seconds: dict[str, float] = {}  # what each stage has taken
         self.label = ""  # appended to the stage in reports
         self._stage = ""
         self._late = False
         self._interrupted = [False]  # shared with all parts
+        self._time = 0.0
+        self.began = self.now()
 
     def part(self, share: float = 1.0, *, seconds: float | None = None, label: str = "") -> "Job":
         """A piece of this job that ends when `share` of the time that is left here is used up, or after
         `seconds` where there is no limit. Ctrl-C ends both; times of stages go to one account."""
         left = self.remaining
         limit = seconds if left is None else share * left
-        piece = Job(limit, progress=self.progress, now=self.now)
+        piece = Job(limit, progress=self.progress, now=self._now)
+        piece._interrupted[0] |= self.interrupted
+        self._interrupted[0] |= piece.interrupted
         piece.seconds, piece.label = self.seconds, self.label + label
         piece._stage, piece._interrupted = self._stage, self._interrupted
         return piece
+
+    def now(self) -> float:
+        """The time of the clock; a Ctrl-C meanwhile ends the work."""
+        try:
+            self._time = self._now()
+        except KeyboardInterrupt:
+            self.interrupt()
+        return self._time
 
     @property
     def used(self) -> float:

@@ -3,6 +3,8 @@
 Derivation: docs/math/patterns.md, "Samples in a plane".
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,23 +66,24 @@ class ExactPlanar(AbstractProgram[PlanarData, PlanarSolution]):
         """
         if isinstance(problem, PlanarData):
             return problem
-        if not isinstance(problem, LiftedData):
-            require(self, problem)
-            if problem.features.shape[1] > 2:
-                problem = jax.tree.map(jnp.asarray, reduce(problem).data)
-        if isinstance(problem, TrainingProblem):
-            features, targets = jnp.asarray(problem.features), problem.Y
-            constant = jnp.zeros((), features.dtype)
+        source: Any = problem
+        if not isinstance(source, LiftedData):
+            require(self, source)
+            if source.features.shape[1] > 2:
+                source = jax.tree.map(jnp.asarray, reduce(source).data)
+        if isinstance(source, LiftedData):
+            features, targets = _seen_features(source), source.targets
+            constant = jnp.asarray(source.constant)
         else:
-            features, targets = _seen_features(problem), problem.targets
-            constant = jnp.asarray(problem.constant)
+            features, targets = jnp.asarray(source.features), source.Y
+            constant = jnp.zeros((), features.dtype)
         rank = features.shape[1]
         if rank > 2:
             raise ValueError(f"ExactPlanar: data must have rank 1 or 2; theirs is {rank}.")
         return PlanarData(
             features=jnp.pad(features, ((0, 0), (0, 2 - rank))),
             targets=jnp.asarray(targets),
-            weight_decay=jnp.asarray(problem.weight_decay),
+            weight_decay=jnp.asarray(source.weight_decay),
             constant=constant,
             rank=rank,
         )

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 
 from jaxcone import AbstractSolver, Status, solve as solve_cone
-from jaxcone.extend import advance
+from jaxcone.extend import advance, prepare
 
 from ..conic.lifted import LiftedData
 from ..job import Job, Pace
@@ -107,11 +107,16 @@ def solve_on_host(
     if cone is None:
         return None
     start = None if warm_start is None else (warm_start.solution.s, warm_start.solution.y)
+    prepared = job.chunk(lambda: jax.block_until_ready(prepare(cone, method)))
+    if prepared is None:
+        return None
     solution, pace = None, Pace(job)
 
     def further(blocks: int) -> Any:
         nonlocal solution
-        solution = advance(cone, method, solution, warm_start=start, blocks=blocks)
+        solution = advance(
+            cone, method, solution, warm_start=start, blocks=blocks, prepared=prepared
+        )
         return solution
 
     while solution is None or bool(solution.status == Status.running):

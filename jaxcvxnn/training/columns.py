@@ -9,6 +9,7 @@ generation".
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -90,14 +91,15 @@ def generate_columns(
     max_rounds: int = 300,
     job: Job | None = None,
     seed: int = 0,
+    save: Callable[[AbstractTwoLayer], object] | None = None,
 ) -> ColumnGeneration:
     """Train to the global optimum, from the neurons of `start` if it is given: ReLU, leaky ReLU or the
     absolute value, any loss.
 
     `pricer`, one of `stacked_features(problem)`, saves its set-up. `tolerance` is the relative gap at
     which it ends, by default 1e-8 where prices are known in closed form (rank 1 and 2), else 1e-5.
-    `job` is told of each round, and ends the work with the best pair of bounds so far. In float64,
-    whatever the problem is in.
+    `job` is told of each round, and ends the work with the best pair of bounds so far; `save` is given
+    the best network after each. In float64, whatever the problem is in.
     """
     problem, job = in_float64(problem), Job() if job is None else job
     pricer = Pricer(stacked_features(problem)) if pricer is None else pricer
@@ -110,7 +112,12 @@ def generate_columns(
             work.adopt(start)
         status = "max_rounds"
         for done in range(1, max_rounds + 1):
-            status = job.chunk(work.round) or job.stopped
+            ended = job.chunk(work.round)
+            status = ended or job.stopped
+            if ended is None:
+                break
+            if save is not None:
+                save(work.network)
             job.report(done, max_rounds, work.certificate.lower_bound, work.upper)
             if status != "running":
                 break

@@ -1,13 +1,14 @@
 """Training by column generation: ReLU and its kin, any loss; to the global optimum at low rank."""
 
 import jax
+import numpy as np
 
 from ..improve.gradient_descent import random_network
 from ..improve.output_layer import narrow
 from ..improve.polish import polish
 from ..improve.simplify import simplify
 from ..job import Job
-from ..networks import AbstractTwoLayer
+from ..networks import AbstractTwoLayer, from_first_layer
 from ..pricing.pricer import LARGEST_RANK, Pricer
 from ..pricing.slopes import stacked_features
 from ..problem import TrainingProblem, require_leaky
@@ -39,7 +40,10 @@ class ColumnsRoute(AbstractRoute):
         return None
 
     def run(self, prepared, problem, before, job):
+        saved = self.checkpoint
         start = None if before is None else before.network
+        if saved is not None and saved.exists:
+            start = self._saved(saved, problem)
         if prepared is None:
             prepared = job.finish(lambda: Pricer(stacked_features(problem)))
         if start is None and prepared.rank > LARGEST_RANK:
@@ -53,6 +57,7 @@ class ColumnsRoute(AbstractRoute):
                 max_rounds=MAX_ROUNDS,
                 job=job,
                 seed=self.seed,
+                save=None if saved is None else self._save,
             )
         outcome = Outcome(
             network=found.network,
@@ -83,6 +88,18 @@ class ColumnsRoute(AbstractRoute):
     def simpler(self, problem, outcome, job):
         network = outcome.network
         return simplify(problem, network, width=max(self.width, network.width), job=job)
+
+    def _save(self, network: AbstractTwoLayer) -> None:
+        assert self.checkpoint is not None
+        neurons = network.first_layer, network.V
+        self.checkpoint.save(self.name, neurons, width=network.width)
+
+    def _saved(self, saved: Checkpoint, problem: TrainingProblem) -> AbstractTwoLayer:
+        """The network of a checkpoint, from whose neurons the work goes on."""
+        width = saved.header(self.name)["width"]
+        like = np.zeros((problem.features.shape[1], width)), np.zeros((width, problem.Y.shape[1]))
+        first, second = saved.load(self.name, like)
+        return from_first_layer(first, second, bias=problem.bias, activation=problem.activation)
 
     def _descended(self, problem: TrainingProblem, job: Job) -> AbstractTwoLayer:
         """A network by descent from random weights: where the rank is high, neurons that are found one

@@ -1,5 +1,6 @@
 """Training by the semidefinite relaxation: solved, rounded, improved, certified. ReLU, squared loss."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -13,8 +14,7 @@ from jaxcone.extend import advance
 
 from ..bound import Bound
 from ..conic.lifted import LiftedProgram, lifted_program
-from ..improve.insertion import grow, pad
-from ..improve.polish import polish, prune
+from ..improve.cycles import grow_and_polish
 from ..improve.simplify import simplify
 from ..job import Job
 from ..networks import AbstractTwoLayer, zero_network
@@ -29,10 +29,8 @@ from .route import AbstractRoute, Outcome
 
 # Directions from which on an interior-point step takes seconds, and its price is told beforehand.
 LARGE = 50
-# Of a time limit, the part that the solve may take; the rest is for the network.
-SOLVE_SHARE = 0.7
-POLISH_CYCLES = 3
-POLISH_GAIN = 1e-3
+# Of a time limit, the part that the solve may take; and of the rest, what improving the network may.
+SOLVE_SHARE, POLISH_SHARE = 0.7, 0.95
 
 
 class LiftedRoute(AbstractRoute):
@@ -71,10 +69,14 @@ class LiftedRoute(AbstractRoute):
     def proof(self, prepared, problem, outcome, job):
         """With the residual of the network in place of the solver's, and the same multipliers."""
         bound: Bound[LiftedProof] = outcome.certificate
-        network_residual = np.asarray(outcome.network.predict(problem.X)) - problem.Y
-        reduction = bound.proof.reduction
-        residual = reduction.reduce_residual(network_residual)
-        found = certify_reduced(reduction, residual, np.asarray(bound.proof.multipliers), job=job)
+        reduction, multipliers = bound.proof.reduction, np.asarray(bound.proof.multipliers)
+        own = np.asarray(outcome.network.predict(problem.X)) - problem.Y
+        residual = reduction.reduce_residual(own)
+        found = bound
+        if not job.interrupted:
+            with job.stage("certify"):
+                # Where the time is over nothing is repaired, and what is left is short.
+                found = certify_reduced(reduction, residual, multipliers, job=job)
         if found.lower_bound <= bound.lower_bound:
             return bound
         return with_dual_objective(found, bound.proof.dual_objective)
@@ -110,24 +112,24 @@ class _Work:
                 self.solve(None if before is None else before.state)
             if self.route.network:
                 self.improve()
-            if not self.job.interrupted:
-                with self.job.stage("certify"):
-                    self.bound = self.route.proof(None, self.problem, self.outcome(""), self.job)
-                    self.report(1, 1)
+            self.bound = self.route.proof(None, self.problem, self.outcome(""), self.job)
+            with self.job.stage("certify"):
+                self.report(1, 1)
             message = self.describe()
         return self.outcome(message)
 
     def outcome(self, message: str) -> Outcome:
+        network = jax.tree.map(np.asarray, self.network)
         return Outcome(
-            network=jax.tree.map(np.asarray, self.network),
-            upper_bound=self.upper,
+            network=network,
+            upper_bound=float(self.problem.objective(network)),
             certificate=self.bound,
             status=self.job.stopped or self.status,
             steps=0 if self.leader is None else self.leader.steps,
             message=message,
             rounded_objective=self.rounded,
             solution=self.solution,
-            state=(self.leader, float(self.problem.weight_decay)),
+            state=(_rested(self.leader), float(self.problem.weight_decay)),
         )
 
     @property
@@ -210,38 +212,21 @@ class _Work:
 
     def polish(self) -> None:
         """Grow and descend in turns while that pays."""
-        key, width = jax.random.key(self.route.seed), self.route.width
-        # One width throughout: each is compiled afresh.
-        start = pad(prune(self.network), width)
-        for cycle in range(POLISH_CYCLES):
-            if self.job.over():
-                break
-            before = self.upper
-            key, draw = jax.random.split(key)
 
-            def watch(network, part, cycle=cycle):
-                self.offer(network)
-                self.report(round(100 * (cycle + part) / POLISH_CYCLES), 100)
+        def watch(network, part):
+            self.offer(network)
+            self.report(round(100 * part), 100)
 
-            grow(
-                self.problem,
-                start,
-                draw,
-                width=width,
-                job=self.job,
-                watch=lambda network, _, done, watch=watch: watch(network, done / 80),
-            )
-            polish(
-                self.problem,
-                pad(self.network, width),
-                job=self.job,
-                watch=lambda network, _, step, of, watch=watch: watch(network, 0.5 + step / of / 2),
-            )
-            start = pad(prune(self.network, threshold=1e-6), width)
-            if before - self.upper < POLISH_GAIN * self.upper:
-                break
+        found = grow_and_polish(
+            self.problem,
+            self.network,
+            width=self.route.width,
+            seed=self.route.seed,
+            job=self.job.part(POLISH_SHARE),
+            watch=watch,
+        )
+        self.offer(found, at_least_as_good=True)
         self.report(100, 100)
-        self.offer(prune(self.network, threshold=1e-9), at_least_as_good=True)
 
     def offer(self, network: AbstractTwoLayer, *, at_least_as_good: bool = False) -> None:
         objective = float(self.problem.objective(network))
@@ -259,6 +244,11 @@ class _Work:
 
     def report(self, step: int, total: int, note: str = "") -> None:
         self.job.report(step, total, self.bound.lower_bound, self.upper, note)
+
+
+def _rested(leader: Candidate | None) -> Candidate | None:
+    """Without what only its own race needs."""
+    return None if leader is None else dataclasses.replace(leader, prepared=None, pace=None)
 
 
 def _same_method(solver: AbstractSolver | str | None, saved: AbstractSolver) -> AbstractSolver:

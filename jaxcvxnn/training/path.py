@@ -6,6 +6,7 @@ bounds at some weight decays prove bounds between and beyond them. See docs/math
 regularisation path".
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -216,6 +217,8 @@ def path_by(
         piece = job.part(share, seconds=route.seconds_per_point, label=label)
         outcome = route.run(prepared, here, before, piece)
         network = _narrowed(route, here, outcome, piece)
+        if outcomes:  # a solver's state is kept until the next only
+            outcomes[-1] = dataclasses.replace(outcomes[-1], state=None)
         outcomes.append(outcome.with_network(here, network))
     networks = [prune(outcome.network) for outcome in outcomes]
     proven: list[Bound[Any]] = []
@@ -224,11 +227,7 @@ def path_by(
         objectives = [float(here.objective(network)) for network in networks]
         best.append(networks[int(np.argmin(objectives))])
         given = outcome.with_network(here, best[-1])
-        with job.stage("certify"):
-            proof = job.chunk(
-                lambda here=here, given=given: route.proof(prepared, here, given, job)
-            )
-        proven.append(outcome.certificate if proof is None else proof)
+        proven.append(route.proof(prepared, here, given, job))
     bounds = transfer(weight_decays, [bound.lower_bound for bound in proven])
     return [
         PathPoint(

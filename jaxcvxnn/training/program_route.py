@@ -8,8 +8,9 @@ import numpy as np
 
 from ..activations import LeakyReLU
 from ..bound import Bound
+from ..improve.cycles import grow_and_polish
 from ..improve.output_layer import narrow, refit
-from ..improve.polish import polish, prune
+from ..improve.polish import prune
 from ..improve.simplify import simplify
 from ..job import Job
 from ..networks import AbstractTwoLayer, zero_network
@@ -98,7 +99,7 @@ class _Work:
             self.upper = float(self.problem.objective(self.network))
 
     def polish(self) -> None:
-        """The best output layer, and where that is not enough a descent."""
+        """The best output layer, and where that is not enough growth and descent."""
         if not isinstance(self.problem.activation, LeakyReLU) or not self.network.width:
             return
         fitted = self.job.chunk(lambda: refit(self.problem, self.network))
@@ -109,11 +110,12 @@ class _Work:
         if self.gap <= enough or self.job.over():
             return
 
-        def watch(network, objective, step, of):
+        def watch(network, part):
             self.offer(network)
-            self.job.report(step, of, self.bound.lower_bound, self.upper)
+            self.job.report(round(100 * part), 100, self.bound.lower_bound, self.upper)
 
-        polish(self.problem, self.network, job=self.job, watch=watch)
+        width = self.route.width
+        grow_and_polish(self.problem, self.network, width=width, job=self.job, watch=watch)
 
     def certify(self) -> None:
         """What the dual of the solution proves, and the network's own residual."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxcone import AbstractSolver, Solution, Splitting, Status
-from jaxcone.extend import advance
+from jaxcone.extend import advance, prepare
 
 from ..conic.lifted import LiftedProgram
 from ..job import Job, Pace
@@ -41,6 +41,7 @@ class Candidate:
     stale: int = 0
     turns: int = 0
     pace: Pace | None = None
+    prepared: Any = None
 
     @property
     def total(self) -> int:
@@ -66,8 +67,15 @@ class Candidate:
         self.pace = Pace(job) if self.pace is None else self.pace
 
         def further(count: int) -> Solution:
+            if self.prepared is None:
+                self.prepared = prepare(program, self.solver)
             self.found = advance(
-                program, self.solver, self.found, warm_start=self.start, blocks=count
+                program,
+                self.solver,
+                self.found,
+                warm_start=self.start,
+                blocks=count,
+                prepared=self.prepared,
             )
             return self.found
 

@@ -48,7 +48,7 @@ class SpectrahedronRoute(AbstractRoute):
     def run(self, prepared, problem, before, job):
         found = None
         with job.stage("solve"):
-            if prepared is not None:
+            if prepared is not None and not job.over():
                 found = self._solved(prepared, problem, before, job)
         tolerance, kept = self.enough(prepared), found
         with job.stage("round"):
@@ -58,7 +58,7 @@ class SpectrahedronRoute(AbstractRoute):
             proof = job.finish(lambda: best_proof(problem, network, kept))
         upper = float(problem.objective(network))
         reached = relative_gap(proof.lower_bound, upper) <= tolerance
-        ended = "interrupted" if found is None else status_name(found.status)
+        ended = "time_limit" if found is None else status_name(found.status)
         steps = 0 if found is None else int(found.steps)
         return Outcome(
             network=network,

@@ -35,4 +35,4 @@ from .scalings import (
     Layout as Layout,
     MatrixScaling as MatrixScaling,
 )
-from .solve import advance as advance
+from .solve import advance as advance, prepare as prepare

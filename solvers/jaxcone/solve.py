@@ -127,20 +127,27 @@ def advance(
     *,
     warm_start: Solution | tuple[PyTree, PyTree] | None = None,
     blocks: int = 10,
+    prepared: Any = None,
 ) -> Solution:
     """Some blocks of steps from the host, from where `solution` stopped, or from the (warm) start.
 
     Compiled once per program shape. A solution that has ended by the settings of `solver` is
-    returned as it is; with more steps or a smaller tolerance than before it goes on.
+    returned as it is; with more steps or a smaller tolerance than before it goes on. `prepared`, what
+    `prepare(program, solver)` returns, saves the set-up of each call.
     """
     solver = _traced(solver)
-    prepared = _prepare(program, solver)
+    prepared = prepare(program, solver) if prepared is None else prepared
     if solution is None:
         state = _begin(solver, prepared, _points(program, warm_start))
     else:
         state = solution.state
     following = _blocks(solver, prepared, state, jnp.asarray(blocks))
     return solver.finish(jax.block_until_ready(following))
+
+
+def prepare(program: AbstractConeProgram, solver: AbstractSolver | None = None) -> Any:
+    """What does not change during an iteration, for `advance`: equilibration and factors."""
+    return _prepare(program, _traced(solver))
 
 
 # Three programs, so that going on from a state compiles nothing that starting has compiled already.

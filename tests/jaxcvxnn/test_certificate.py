@@ -211,7 +211,7 @@ def test_fields(rng):
     assert certificate.proof.loss < 1e-3
     # A residual too large to be feasible promises more than it keeps.
     boasting = certify_dual(problem, -problem.Y, None)
-    np.testing.assert_allclose(boasting.dual_objective, np.sum(problem.Y**2) / 2, rtol=1e-12)
+    np.testing.assert_allclose(boasting.proof.dual_objective, np.sum(problem.Y**2) / 2, rtol=1e-12)
     assert 0 < boasting.loss < 1
 
 
@@ -414,7 +414,7 @@ def test_a_tight_proof_breaks_just_above(rng, n):
     reduction = certify_dual(problem, R, N).proof.reduction
     r, pulled = reduction.reduce_residual(R), reduction.reduce_multipliers(oracles.signed(N))
     best = certify_reduced(reduction, r, pulled)
-    R, N = np.asarray(best.residual), np.asarray(best.multipliers)
+    R, N = np.asarray(best.residual), np.asarray(best.proof.multipliers)
     assert _constraint_holds(reduction, R, N)
     sigma = oracles.sigma_rank2(R, problem.X)
     assert sigma <= 0.1

@@ -2,6 +2,7 @@
 
 import json
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,7 @@ from jaxcone.extend import advance
 from jaxcvxnn import TrainingProblem, train
 from jaxcvxnn.conic.lifted import lifted_program
 from jaxcvxnn.reduction import reduce
-from jaxcvxnn.training.checkpoint import load_solution, save_solution
+from jaxcvxnn.training.checkpoint import Checkpoint, described, solver_of
 
 N, D, C, WIDTH = 4, 2, 1, 8
 SOLVER = Splitting(penalty=100.0, max_steps=4000, tolerance=1e-6, adapt_penalty=False)
@@ -26,6 +27,17 @@ def problem(rng):
 
 def program_of(problem):
     return lifted_program(jax.tree.map(jnp.asarray, reduce(problem).data))
+
+
+def save_solution(path, problem, solver, found):
+    Checkpoint(path, problem).save("lifted", found, **described(solver))
+
+
+def load_solution(path, problem, program):
+    saved = Checkpoint(path, problem)
+    solver = solver_of(saved.header("lifted"))
+    like = eqx.filter_eval_shape(advance, program, solver, blocks=0)
+    return solver, saved.load("lifted", like)
 
 
 def assert_same(left, right):
@@ -75,6 +87,42 @@ def test_another_problem_is_refused(problem, tmp_path, change):
         load_solution(path, other, program_of(other))
     with pytest.raises(ValueError, match="checkpoint of another training problem"):
         train(X, Y, weight_decay, bias=bias, checkpoint=path)
+
+
+def test_another_loss_activation_or_program_is_refused(problem, tmp_path):
+    """The fingerprint covers what else the numbers mean."""
+    path = tmp_path / "state"
+    X, Y = problem.X, problem.Y
+    train(X, Y, 0.02, checkpoint=path, time_limit=10)
+    assert Checkpoint(path, problem).program() == "columns"
+    for options in ({"loss": "huber"}, {"activation": "absolute"}, {"program": "lifted"}):
+        with pytest.raises(ValueError, match="another training problem, or of another program"):
+            train(X, Y, 0.02, checkpoint=path, **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"activation": "polynomial"}], ids=["columns", "polynomials"]
+)
+def test_columns_and_polynomials_go_on_too(rng, tmp_path, options):
+    """What an interrupted training has reached is where the next one begins."""
+    X, Y = rng.standard_normal((16, 2)), rng.standard_normal((16, 2))
+    path, rounds = tmp_path / "state", []
+
+    def stop(report):
+        raise KeyboardInterrupt
+
+    def count(report):
+        rounds.append(report.step)
+
+    first = train(X, Y, 0.02, checkpoint=path, progress=stop, **options)
+    assert first.status == "interrupted" and path.exists()
+    rest = train(X, Y, 0.02, checkpoint=path, progress=count, **options)
+    again = list(rounds)
+    rounds.clear()
+    whole = train(X, Y, 0.02, progress=count, **options)
+    assert rest.status == whole.status == "solved"
+    np.testing.assert_allclose(rest.upper_bound, whole.upper_bound, rtol=1e-6)
+    assert rest.upper_bound <= first.upper_bound and len(again) <= len(rounds)
 
 
 @pytest.mark.parametrize(

@@ -479,7 +479,6 @@ def test_bad_input(rng):
         (lambda: ConeLassoSplitting(max_steps=9.5), "`max_steps` must be a positive integer"),
         (lambda: ConeLassoSplitting(check_every=0), "`check_every` must be a positive integer"),
         (lambda: ConeLassoSplitting(tolerance="small"), "`tolerance` must be > 0"),
-        (lambda: certify_residual(cubic, y[:, None]), "takes ReLU, leaky ReLU"),
         (lambda: certify_residual(plain, y), "residual"),
         (lambda: refit(cubic, None), "refit takes a LeakyReLU"),
         (lambda: spike_free_program(plain), "not spike-free"),

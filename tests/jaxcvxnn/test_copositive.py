@@ -299,7 +299,7 @@ def test_bad_input(rng):
     relaxation = CopositiveRelaxation()
     with pytest.raises(ValueError, match="softmax loss has no quadratic conjugate"):
         relaxation.data(TrainingProblem(X, np.arange(SAMPLES) % 2, 0.1, loss="softmax"))
-    with pytest.raises(ValueError, match="the activation is Polynomial"):
+    with pytest.raises(ValueError, match="the problem's activation is Polynomial"):
         relaxation.data(TrainingProblem(X, Y, 0.1, activation="polynomial"))
     with pytest.raises(ValueError, match="sample_patterns"):
         relaxation.data(TrainingProblem(*draw(rng, n=60, d=5), 0.1))

@@ -189,7 +189,7 @@ def test_no_time_at_all(problem):
     check(result, DECAYS)
     assert set(result.statuses) == {"time_limit"}
     assert result.effective_widths.tolist() == [0] * len(DECAYS)
-    assert result.lower_bounds.tolist() == [0.0] * len(DECAYS)
+    assert np.all(result.lower_bounds >= 0)
     assert result.upper_bounds.tolist() == [np.sum(problem.Y**2) / 2] * len(DECAYS)
 
 
@@ -198,7 +198,7 @@ def test_progress_goes_through_the_weight_decays(problem):
     path(problem, [0.1, 0.5], width=WIDTH, solver=SETTINGS, progress=reports.append, polish=False)
     stages = list(dict.fromkeys(report.stage for report in reports))
     assert stages == [
-        "solve 0.5", "round 0.5", "solve 0.1", "round 0.1", "certify 0.5", "certify 0.1"
+        "solve 0.5", "round 0.5", "certify 0.5", "solve 0.1", "round 0.1", "certify 0.1"
     ]  # fmt: skip
     assert all(0 <= report.step <= report.total for report in reports)
 
@@ -328,7 +328,7 @@ def test_columns_reach_the_optimum_at_every_weight_decay(exact, brackets):
         # Simplified: a millionth of the objective for fewer neurons.
         assert 0 <= point.relative_gap <= 1.1 * SIMPLER
         assert point.certificate.lower_bound <= point.lower_bound
-    assert set(exact.seconds) == {"columns"}
+    assert set(exact.seconds) == {"prepare", "columns"}
     order = np.argsort(DECAYS)
     assert np.all(np.diff(exact.upper_bounds[order]) >= 0)
     assert np.all(np.diff(exact.lower_bounds[order]) >= 0)

@@ -4,7 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcvxnn import Polynomial, PolynomialNetwork, TrainingProblem, TwoLayerReLU
+from jaxcvxnn import (
+    Polynomial,
+    PolynomialNetwork,
+    TrainingProblem,
+    TwoLayerReLU,
+    certify_residual,
+)
 from jaxcvxnn.improve import spectrahedron_network
 from jaxcvxnn.losses.named import LOSSES
 from jaxcvxnn.proof import certify_network

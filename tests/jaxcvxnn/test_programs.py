@@ -51,7 +51,7 @@ class Entry(NamedTuple):
 TABLE = {
     "planar": Entry(ExactPlanar(), None, "relu"),
     "copositive": Entry(CopositiveRelaxation(), None, "relu"),
-    "nuclear norm": Entry(NuclearNormRelaxation(), None, "leaky_relu", False),
+    "nuclear norm": Entry(NuclearNormRelaxation(), None, "relu", False),
     "relaxation": Entry(SDPRelaxation(width=20), None, "relu", False),
     "cone group lasso": Entry(ConeGroupLasso(), None, "absolute"),
     "cone group lasso, interior": Entry(ConeGroupLasso(), ConeLassoInterior(), "leaky_relu"),

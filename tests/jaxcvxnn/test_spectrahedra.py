@@ -186,7 +186,7 @@ def test_chunks_are_one_solve(rng, loss):
     seen = []
 
     def chunked(watch=lambda so_far: seen.append(int(so_far.steps)), now=time.monotonic):
-        return solve_on_host(settings, prepared, 0.1, None, Job(30.0, now=now), watch)
+        return solve_on_host(settings, prepared, 0.1, None, Job(12.0, now=now), watch)
 
     program = NeuralSpectrahedron()
     whole, found = jax.jit(lambda p: solve(p, program, settings))(problem), chunked()

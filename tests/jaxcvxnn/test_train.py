@@ -12,7 +12,7 @@ import pytest
 import jaxcvxnn
 from jaxcone import Splitting
 from jaxcvxnn import Progress, TrainingResult
-from jaxcvxnn.training.train import choose_program
+from jaxcvxnn.training import choose_program
 
 from .. import oracles
 
