@@ -13,6 +13,9 @@ from ..solution import Ray, Solution, Status
 
 Triple = tuple[PyTree, PyTree, PyTree]
 
+# Times the tolerance: up to there a point is `inaccurate`.
+NEARLY = 100
+
 
 class Yardstick(eqx.Module):
     """The user's program, with all that measuring a point on it needs."""
@@ -77,7 +80,7 @@ def verdict(
     `end` says why the iteration ends, or `running`; `ray` which kind of ray is certain, or `running`;
     `sound` whether the iteration has only finite numbers.
     """
-    nearly = (end != Status.running) & (found.worst <= 100 * tolerance)
+    nearly = (end != Status.running) & (found.worst <= NEARLY * tolerance)
     status = Status.where(nearly, Status.inaccurate, end)
     status = Status.where(ray == Status.running, status, ray)
     status = Status.where(found.worst <= tolerance, Status.solved, status)
