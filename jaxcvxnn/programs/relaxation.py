@@ -136,9 +136,10 @@ def rounded_networks(
                     full, features, width=width, bias=problem.bias, relative_step=step
                 )
             )
+            network = jax.tree.map(np.asarray, network)
             objective = float(problem.objective(network))
             if math.isfinite(objective):
-                found.append((jax.tree.map(np.asarray, network), objective))
+                found.append((network, objective))
     return found
 
 

@@ -119,10 +119,9 @@ class _Work:
         return self.outcome(message)
 
     def outcome(self, message: str) -> Outcome:
-        network = jax.tree.map(np.asarray, self.network)
         return Outcome(
-            network=network,
-            upper_bound=float(self.problem.objective(network)),
+            network=self.network,
+            upper_bound=self.upper,
             certificate=self.bound,
             status=self.job.stopped or self.status,
             steps=0 if self.leader is None else self.leader.steps,
@@ -229,6 +228,7 @@ class _Work:
         self.report(100, 100)
 
     def offer(self, network: AbstractTwoLayer, *, at_least_as_good: bool = False) -> None:
+        network = jax.tree.map(np.asarray, network)
         objective = float(self.problem.objective(network))
         if objective < self.upper or (at_least_as_good and objective == self.upper):
             self.network, self.upper = network, objective

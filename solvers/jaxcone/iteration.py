@@ -24,6 +24,10 @@ State = TypeVar("State", bound=HasStatus)
 Block = Callable[[State], State]
 
 
+# A point within so many tolerances is nearly one: `inaccurate`.
+NEARLY = 100
+
+
 def running(state: HasStatus) -> Bool[Array, ""]:
     """Whether the iteration goes on."""
     return state.status == Status.running
@@ -89,7 +93,7 @@ def status_of(
     """
     late = Status.where(steps >= max_steps, Status.max_steps, Status.running)
     end = Status.where(stalled, Status.stalled, late)
-    nearly = (end != Status.running) & (worst <= 100 * tolerance)
+    nearly = (end != Status.running) & (worst <= NEARLY * tolerance)
     status = Status.where(nearly, Status.inaccurate, end)
     status = Status.where(proof == Status.running, status, proof)
     status = Status.where(worst <= tolerance, Status.solved, status)

@@ -212,7 +212,7 @@ def test_fields(rng):
     # A residual too large to be feasible promises more than it keeps.
     boasting = certify_dual(problem, -problem.Y, None)
     np.testing.assert_allclose(boasting.proof.dual_objective, np.sum(problem.Y**2) / 2, rtol=1e-12)
-    assert 0 < boasting.loss < 1
+    assert 0 < boasting.proof.loss < 1
 
 
 def test_repair_never_loses(rng):

@@ -459,7 +459,7 @@ def test_bad_input(rng):
         (lambda: ConeGroupLasso(norm=3), "norm must be 1, 2 or inf; got 3"),
         (lambda: ConeGroupLasso(patterns=np.ones(8, bool)), r"patterns must have shape \(P, n\)"),
         (lambda: solve(labels, ConeGroupLasso()), "losses that are sums over outputs.*softmax"),
-        (lambda: solve(cubic, ConeGroupLasso()), "takes a LeakyReLU.*Polynomial"),
+        (lambda: solve(cubic, ConeGroupLasso()), "takes ReLU, leaky ReLU.*Polynomial"),
         (lambda: solve(hinge, ConeGroupLasso()), "takes the squared loss; got 'hinge'"),
         (lambda: solve(hinge, ConeGroupLasso(interpolate=True)), "numbers as targets"),
         (

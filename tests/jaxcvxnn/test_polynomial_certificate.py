@@ -10,9 +10,11 @@ from jaxcvxnn import (
     TrainingProblem,
     TwoLayerReLU,
     certify_residual,
+    solve,
 )
 from jaxcvxnn.improve import spectrahedron_network
 from jaxcvxnn.losses.named import LOSSES
+from jaxcvxnn.programs import NeuralSpectrahedron, SpectrahedronSplitting
 from jaxcvxnn.proof import certify_network
 
 from ..polynomial_oracle import polynomial_program
@@ -58,12 +60,17 @@ def test_every_loss_and_any_residual(rng, loss):
     X, Y = draw(rng, loss)
     problem = TrainingProblem(X, Y, 0.2, loss=loss, activation=Polynomial.swish())
     positive, negative, value = program(problem)
+    if problem.loss.smooth:
+        # A network's own residual is as exact as the root of its value. Clarabel gives up at 1e-8 of
+        # that where the loss has exponentials; ours goes on.
+        found = solve(problem, NeuralSpectrahedron(), SpectrahedronSplitting(tolerance=1e-9))
+        np.testing.assert_allclose(found.objective, value, rtol=1e-6)
+        positive, negative = found.positive, found.negative
     network = spectrahedron_network(problem, positive, negative)
     optimal = certify_network(problem, network)
-    smooth = problem.loss.smooth
     assert optimal.lower_bound <= value * (1 + 1e-8)
     # At a kink the gradient taken need not be the one that proves the optimum.
-    assert optimal.lower_bound >= (1 - 1e-4) * value or not smooth
+    assert optimal.relative_gap < 1e-6 or not problem.loss.smooth
     for size in (0.01, 0.3, 10):
         noise = size * rng.standard_normal(problem.Y.shape)
         found = certify_residual(problem, optimal.residual + noise)

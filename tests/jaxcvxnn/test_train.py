@@ -192,7 +192,7 @@ def test_print(rng):
     assert lines["lower"].startswith(f"{result.lower_bound:.6f}")
     assert f"2 inputs, {result.network.width} neurons, 1 outputs" in str(result)
     assert "4 directions of rank 2" in str(result)
-    assert set(result.seconds) == set(STAGES)
+    assert set(result.seconds) == {"prepare", *STAGES}
 
 
 # ----------------------------------------------------------------------
@@ -242,15 +242,23 @@ def test_an_interrupt_before_the_first_chunk_ends(rng, monkeypatch):
     def advance(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["jaxcvxnn.training.train"], "advance", advance)
+    monkeypatch.setattr("jaxcvxnn.training.race.advance", advance)
     result = train(*random_data(rng), 0.02, width=WIDTH)
     check(result)
     assert result.status == "interrupted" and result.solution is None
 
 
-@pytest.mark.parametrize("work", ["certify_reduced", "read_out", "round_moments", "grow"])
-def test_an_interrupt_inside_the_work(rng, monkeypatch, work):
-    module = sys.modules["jaxcvxnn.training.train"]
+@pytest.mark.parametrize(
+    ("place", "work"),
+    [
+        ("training.lifted_route", "certify_reduced"),
+        ("training.lifted_route", "read_out"),
+        ("programs.relaxation", "round_moments"),
+        ("improve.cycles", "grow"),
+    ],
+)
+def test_an_interrupt_inside_the_work(rng, monkeypatch, place, work):
+    module = sys.modules[f"jaxcvxnn.{place}"]
     original, calls = getattr(module, work), []
 
     def interrupted(*args, **options):
@@ -283,7 +291,7 @@ def test_no_time_at_all(rng):
 
 def test_no_network_from_a_solve_that_fails(rng, monkeypatch):
     """A solution full of NaN: the bounds that need no solver are what is left."""
-    module = sys.modules["jaxcvxnn.training.train"]
+    module = sys.modules["jaxcvxnn.training.lifted_route"]
     original = module.read_out
 
     def spoiled(*args):

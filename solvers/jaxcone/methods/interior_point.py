@@ -20,14 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..iteration import status_of
+from ..iteration import NEARLY, status_of
 from ..program import AbstractConeProgram, AbstractInteriorForm
 from ..pytrees import after, inner, matmul
+from ..residuals import Residuals
 from ..scalings import AbstractScaling, Blocks
 from ..solution import Status
 from .abstract import AbstractSolver
 from .infeasibility import find_ray
-from .record import Record, Yardstick, begin
+from .record import Record, Triple, Yardstick, begin
 from .settings import given_or, inside, require, whole
 
 
@@ -230,7 +231,7 @@ SHORTEST, PATIENCE, NEARER = 1e-6, 10, 0.9
 
 
 def _step(solver: InteriorPoint, prepared: PreparedForm, state: InteriorState) -> InteriorState:
-    following, length = _advance(solver, prepared.form, state.iterate)
+    following, length, descent = _advance(solver, prepared.form, state.iterate)
     sound = _finite(following)
     kept = _choose(sound, following, state.iterate)
     form, yardstick = prepared.form, prepared.yardstick
@@ -239,7 +240,7 @@ def _step(solver: InteriorPoint, prepared: PreparedForm, state: InteriorState) -
     found = yardstick.measure(*triple)
     better = (found.worst < state.record.residuals.worst) | (state.steps == 0)
     better &= sound
-    kind, ray, miss = state.record.suspicion, state.record.ray, state.miss
+    kind, ray, miss = Status.running, state.record.ray, state.miss
     twin = form.twin()
     if twin is not None and not yardstick.program.solvable:
         kind, ray, miss = find_ray(
@@ -247,7 +248,8 @@ def _step(solver: InteriorPoint, prepared: PreparedForm, state: InteriorState) -
             yardstick.tangent_factor,
             *twin,
             solver.ray_tolerance_for(x.dtype),
-            [after(x, found.primal)],
+            # P x is of the size of sqrt(mu) along a ray of the iterates, of mu along one of `descent`.
+            [after(x, found.primal), descent],
             [z],
         )
     # Along a ray residuals mean nothing: what falls there is how far it is from a proof.
@@ -260,21 +262,35 @@ def _step(solver: InteriorPoint, prepared: PreparedForm, state: InteriorState) -
         since=jnp.where(better | nearer, 0, state.since + 1),
         miss=jnp.where(nearer, miss, state.miss),
         sound=sound,
-        record=state.record.extended(triple, found, better, kind, ray),
+        record=_extended(state.record, triple, found, better, kind, ray),
     )
     return eqx.tree_at(lambda s: s.status, moved, _judge(solver, moved))
 
 
+def _extended(
+    record: Record, triple: Triple, found: Residuals, better: Array, kind: Status, ray: Triple
+) -> Record:
+    """The record after a step. The last ray seen stays: rounding may hide it from later steps."""
+    seen = kind != Status.running
+    kind, ray = _choose(seen, (kind, ray), (record.suspicion, record.ray))
+    longer = record.extended(triple, found, better, kind, ray)
+    confirmed = Status.where(seen, longer.confirmed, Status.running)
+    return eqx.tree_at(lambda r: r.confirmed, longer, confirmed)
+
+
 def _judge(solver: InteriorPoint, state: InteriorState) -> Status:
     record = state.record
+    tolerance = solver.tolerance_for(record.residuals.primal.dtype)
     stuck = ~state.sound | (state.length < SHORTEST) | (state.since >= PATIENCE)
     # Two steps must agree on a proof, unless there is no second one: along a ray that the matrix
-    # hardly sees, the first direction is so long that all later ones are rounding.
-    ray = Status.where(stuck, record.suspicion, record.confirmed)
+    # hardly sees, the first direction is so long that all later ones are rounding. A single one says
+    # nothing against a point that is nearly optimal.
     found = record.residuals
+    alone = stuck & (found.worst > NEARLY * tolerance)
+    ray = Status.where(alone, record.suspicion, record.confirmed)
     return status_of(
         found.worst,
-        solver.tolerance_for(found.primal.dtype),
+        tolerance,
         state.steps,
         solver.max_steps,
         stalled=stuck,
@@ -366,8 +382,11 @@ def _cholesky(matrix: Array) -> tuple[Array, Array]:
 
 def _advance(
     solver: InteriorPoint, form: AbstractInteriorForm, p: Iterate
-) -> tuple[Iterate, Float[Array, ""]]:
-    """One predictor-corrector step, and its length."""
+) -> tuple[Iterate, Float[Array, ""], Float[Array, " n"]]:
+    """One predictor-corrector step, its length, and how x changes with tau.
+
+    Along a ray of descent the last grows without end.
+    """
     layout, scaling = form.layout, p.scaling
     linear, offset = form.linear(), form.offset()
     points = [w.point() for w in scaling]
@@ -447,7 +466,7 @@ def _advance(
         p.tau + length * step.tau,
         p.kappa + length * step.kappa,
     )
-    return _normalised(following), length
+    return _normalised(following), length, by_tau[0]
 
 
 def _normalised(p: Iterate) -> Iterate:
