@@ -144,7 +144,7 @@ class Job:
         self.tell(self.progress, Progress(stage, min(step, total), total, lower, upper, note))
 
     def tell(self, listener: Callable[..., object] | None, *facts: object) -> None:
-        """Call a listener of the caller's, if there is one; a Ctrl-C in it ends the work, and the talk."""
+        """Call a listener, if there is one; a Ctrl-C in it ends the work, and the talk."""
         if listener is None or self.interrupted:
             return
         try:

@@ -136,10 +136,9 @@ def rounded_networks(
                     full, features, width=width, bias=problem.bias, relative_step=step
                 )
             )
-            network = jax.tree.map(np.asarray, network)
-            objective = float(problem.objective(network))
-            if math.isfinite(objective):
-                found.append((network, objective))
+            if math.isfinite(float(problem.objective(network))):
+                network = jax.tree.map(np.asarray, network)
+                found.append((network, float(problem.objective(network))))
     return found
 
 

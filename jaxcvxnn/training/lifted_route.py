@@ -202,8 +202,11 @@ class _Work:
 
     def round(self, solution: LiftedSolution) -> None:
         """Offer the networks that the solution's moments round to."""
-        moments = self.reduction.expand_moments(np.asarray(solution.moments, np.float64))
-        found = rounded_networks(self.problem, moments, self.route.width, self.job)
+        moments = np.asarray(solution.moments, np.float64)
+        if not np.all(np.isfinite(moments)):
+            return
+        full = self.reduction.expand_moments(moments)
+        found = rounded_networks(self.problem, full, self.route.width, self.job)
         for network, _ in found:
             self.offer(network)
         self.rounded = min((objective for _, objective in found[1:]), default=self.rounded)

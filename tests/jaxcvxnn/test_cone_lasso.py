@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from jaxcone import Status
+from jaxcone import InteriorPoint, Status
 from jaxcvxnn import LeakyReLU, TrainingProblem, certify_residual, solve
 from jaxcvxnn.geometry import sign_patterns
 from jaxcvxnn.improve import prune, refit
@@ -460,7 +460,10 @@ def test_bad_input(rng):
         (lambda: ConeGroupLasso(patterns=np.ones(8, bool)), r"patterns must have shape \(P, n\)"),
         (lambda: solve(labels, ConeGroupLasso()), "losses that are sums over outputs.*softmax"),
         (lambda: solve(cubic, ConeGroupLasso()), "takes ReLU, leaky ReLU.*Polynomial"),
-        (lambda: solve(hinge, ConeGroupLasso()), "takes the squared loss; got 'hinge'"),
+        (
+            lambda: solve(hinge, ConeGroupLasso(), InteriorPoint()),
+            "takes the squared loss; got 'hinge'",
+        ),
         (lambda: solve(hinge, ConeGroupLasso(interpolate=True)), "numbers as targets"),
         (
             lambda: solve(plain, half),
