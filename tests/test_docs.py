@@ -38,7 +38,6 @@ FOREIGN = {
         "an attribute of Moreau's solver": "solver.info",
         "names of MPAX": "initial_primal_solution termination_status",
         "a mark of pytest": "slow",
-        "a command of ours, a string in the parser": "check",
         "stands for any class of programs": "Program",
         "multipliers, and an index": "nu i",
         "a local variable that a derivation points to": "system",

@@ -112,7 +112,8 @@ class SDPRelaxation(AbstractProgram[LiftedData, LiftedSolution]):
         return certify_dual(problem, residual, multipliers * inverse[:, None] * inverse)
 
 
-# The published step size first; where it diverges or does badly, a quarter of it (docs/math.md).
+# The published step size first; where it diverges or does badly, a quarter of it
+# (docs/math/lifted.md, "Rounding").
 ROUNDING_STEPS = (1.0, 0.25)
 
 

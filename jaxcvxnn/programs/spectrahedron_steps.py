@@ -9,7 +9,7 @@ With M = Z - Z' and q = sigma f(X), one step from the splitting variable p = (P,
 and moves p by relaxation (x - s), accelerated by Anderson's method. The squared loss stays in the
 linear problem, on at most D rows, and there is no q. A step costs two eigendecompositions of order s
 and the products with the forms. It ends on the duality gap of a feasible point and a feasible dual
-point. Derivation: docs/math.md, section "Neural spectrahedra".
+point. Derivation: docs/math/spectrahedra.md, "Neural spectrahedra".
 """
 
 from typing import Any
@@ -23,7 +23,6 @@ from jaxtyping import Array, Float, Int
 from jaxcone import Status
 from jaxcone.extend import (
     after,
-    anderson,
     given_or,
     inside,
     iteration,
@@ -32,6 +31,7 @@ from jaxcone.extend import (
     require,
     whole,
 )
+from jaxcone.methods import anderson
 
 from ..losses.base import AbstractLoss
 from ..losses.regression import Squared
@@ -106,8 +106,9 @@ class State(eqx.Module):
     status: Status
 
 
-# Measured; see docs/math.md. The penalties are these multiples of |y| / |s| of their blocks, and move
-# where they are off by more than `CLEAR`, by `LARGEST_MOVE` at most, during the first steps.
+# Measured: docs/math/spectrahedra.md, "Neural spectrahedra". The penalties are these multiples of
+# |y| / |s| of their blocks, and move where they are off by more than `CLEAR`, by `LARGEST_MOVE` at
+# most, during the first steps.
 MATRIX_RATIO, OUTPUT_RATIO = 3.0, 3.0
 CLEAR, LARGEST_MOVE, LAST_MOVE = 3.0, 10.0, 2000
 # The first sigma, in units of 1 / ||Phi||.

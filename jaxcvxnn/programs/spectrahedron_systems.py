@@ -2,7 +2,7 @@
 
 With Phi the linear map from matrices to outputs, <F_i, M>, on the coordinates of the matrices that
 are orthogonal to G, every step solves one system with 1/2 I + kappa Phi'Phi. kappa changes with the
-penalties, the eigenbasis does not. Derivation: docs/math.md, section "Neural spectrahedra".
+penalties, the eigenbasis does not. Derivation: docs/math/spectrahedra.md, "Neural spectrahedra".
 """
 
 import abc
@@ -99,7 +99,8 @@ class ProductGram(AbstractGram):
 
 
 POWER_ROUNDS, MOST_PRODUCTS = 20, 200
-# Up to this order Phi'Phi or Phi Phi' is diagonalised; see docs/math.md.
+# Up to this order Phi'Phi or Phi Phi' is diagonalised; see docs/math/spectrahedra.md, "Neural
+# spectrahedra".
 LARGEST_GRAM = 2500
 
 

@@ -2,7 +2,6 @@
 
 from . import iteration as iteration
 from .cone_program import DenseForm as DenseForm
-from .methods import anderson as anderson
 from .methods.davis_yin import DavisYinSolution as DavisYinSolution, davis_yin as davis_yin
 from .methods.interior_point import available_memory as available_memory, step_cost as step_cost
 from .methods.settings import (
