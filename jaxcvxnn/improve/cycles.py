@@ -61,5 +61,6 @@ def grow_and_polish(
         start = pad(prune(best, threshold=1e-6), width)
         if before - value < GAIN * value:
             break
+    best = prune(best)
     pruned = prune(best, threshold=1e-9)
-    return pruned if float(problem.objective(pruned)) <= value else best
+    return pruned if float(problem.objective(pruned)) <= float(problem.objective(best)) else best
