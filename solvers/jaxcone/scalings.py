@@ -47,10 +47,6 @@ class AbstractScaling(eqx.Module):
         """lam as an element of the algebra."""
 
     @abc.abstractmethod
-    def times(self, factor: Float[Array, ""]) -> "AbstractScaling":
-        """The scaling of both points times a positive factor."""
-
-    @abc.abstractmethod
     def identity(self) -> Array:
         """The unit of the algebra."""
 
@@ -92,9 +88,6 @@ class EntryScaling(AbstractScaling):
 
     def point(self):
         return self.lam
-
-    def times(self, factor):
-        return EntryScaling(self.w, factor * self.lam)
 
     def identity(self):
         return jnp.ones_like(self.lam)
@@ -142,9 +135,6 @@ class LorentzScaling(AbstractScaling):
 
     def point(self):
         return self.lam
-
-    def times(self, factor):
-        return LorentzScaling(self.beta, self.stretch, self.axis, factor * self.lam)
 
     def identity(self):
         return jnp.zeros_like(self.lam).at[:, 0].set(1)
@@ -230,9 +220,6 @@ class MatrixScaling(AbstractScaling):
     def point(self):
         return self.values[:, :, None] * jnp.eye(self.values.shape[-1], dtype=self.values.dtype)
 
-    def times(self, factor):
-        return MatrixScaling(self.root, self.inverse, factor * self.values)
-
     def identity(self):
         return jnp.broadcast_to(
             jnp.eye(self.values.shape[-1], dtype=self.values.dtype), self.root.shape
@@ -299,19 +286,28 @@ class Layout(eqx.Module):
         ]
         return jnp.concatenate(parts) if parts else jnp.zeros(0, dtype)
 
+    def unit(self, dtype: Any) -> list[AbstractScaling]:
+        """The scaling of the identity with itself, W = I."""
+        found: list[AbstractScaling] = []
+        for cone, rows in self._kinds():
+            one = jnp.ones(len(rows), dtype)
+            if isinstance(cone, PSD):
+                eye = jnp.broadcast_to(
+                    jnp.eye(cone.side, dtype=dtype), (len(rows), *2 * (cone.side,))
+                )
+                found.append(MatrixScaling(eye, eye, jnp.ones(eye.shape[:2], dtype)))
+            elif isinstance(cone, SecondOrder):
+                identity = jnp.broadcast_to(jnp.asarray(cone.identity(), dtype), rows.shape)
+                found.append(LorentzScaling(one, one, jnp.zeros_like(identity[:, 1:]), identity))
+            else:
+                found.append(EntryScaling(one, one))
+        return found
+
     def scaling(self, s: Blocks, z: Blocks) -> list[AbstractScaling]:
         """The scaling of two interior points."""
         found: list[AbstractScaling] = []
-        for (cone, _), a, b in zip(self._kinds(), s, z, strict=True):
-            if isinstance(cone, PSD):
-                eye = jnp.broadcast_to(jnp.eye(cone.side, dtype=a.dtype), a.shape)
-                unit = MatrixScaling(eye, eye, jnp.ones(a.shape[:2], a.dtype))
-                found.append(unit.moved(after(a, found), b))
-            elif isinstance(cone, SecondOrder):
-                one = jnp.ones(a.shape[0], a.dtype)
-                found.append(LorentzScaling(one, one, jnp.zeros_like(a[:, 1:]), a).moved(a, b))
-            else:
-                found.append(EntryScaling(jnp.sqrt(a / b), jnp.sqrt(a * b)))
+        for unit, a, b in zip(self.unit(s[0].dtype if s else float), s, z, strict=True):
+            found.append(unit.moved(after(a, found), b))
         return found
 
     def extremes(self, point: Blocks) -> list[tuple[Array, Array]]:
