@@ -208,8 +208,7 @@ class ProductCone(eqx.Module):
         return found
 
 
-# Blocks up to this size cost what a call does; they may take twice the arithmetic, larger ones a quarter
-# more.
+# A block up to this size costs what a call does: it may take twice the arithmetic, others a quarter more.
 SMALL, SMALL_WASTE, WASTE = 8, 2.0, 1.25
 
 
