@@ -90,6 +90,8 @@ def measure(python: str, job: str, extra: dict[str, str] | None = None) -> tuple
     """CPU seconds of the first and of the second call, in a fresh process of this interpreter."""
     setup, call = JOBS[job]
     environment = {name: value for name, value in os.environ.items() if name not in IGNORED}
+    # More threads only wait for each other where something else runs, and waiting counts.
+    environment["OPENBLAS_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as elsewhere:  # so that only installed packages are imported
         found = subprocess.run(
             [python, "-c", FRAME.format(setup=setup, call=call)],

@@ -220,6 +220,7 @@ class LiftedProgram(AbstractConeProgram[LiftedFactor]):
         return LiftedForm(scaled, primal, dual)
 
 
+@eqx.filter_jit
 def lifted_program(data: LiftedData) -> LiftedProgram:
     """The cone program of some lifted data."""
     rank, size = data.rank, data.rows.shape[1]

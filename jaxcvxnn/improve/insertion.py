@@ -58,7 +58,7 @@ def grow(
             size = 0.3 * strength.mean() if strength.size else 1.0
             first = np.concatenate([first, new], axis=1)
             strength = np.concatenate([strength, np.full(new.shape[1], size)])
-            fitted = _refit_padded(problem, first, strength, width)
+            fitted = jax.tree.map(np.asarray, _refit_padded(problem, first, strength, width))
             first, strength = _directions(fitted)
             keep = strength > NEGLIGIBLE * strength.max(initial=0.0)
             first, strength, current = first[:, keep], strength[keep], fitted
@@ -172,11 +172,10 @@ def _refit_padded(
 
 
 def pad(network: AbstractTwoLayer, width: int) -> AbstractTwoLayer:
-    """The network with zero neurons up to `width`: one shape, one compilation."""
-    room = max(width - network.width, 0)
-    first = jnp.pad(jnp.asarray(network.first_layer), ((0, 0), (0, room)))
-    second = jnp.pad(jnp.asarray(network.V), ((0, room), (0, 0)))
-    biased = network.b is not None
+    """The network with zero neurons up to `width`: one shape, one compilation. Host only."""
+    room, biased = max(width - network.width, 0), network.b is not None
+    first = np.pad(jax.tree.map(np.asarray, network).first_layer, ((0, 0), (0, room)))
+    second = np.pad(np.asarray(network.V), ((0, room), (0, 0)))
     return from_first_layer(first, second, bias=biased, activation=network.activation)
 
 

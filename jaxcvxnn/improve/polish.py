@@ -92,8 +92,8 @@ def polish(
     returning True; a KeyboardInterrupt ends it too, with the best so far, unless
     `catch_interrupt` is False.
     """
-    best = balance(jax.tree.map(jnp.asarray, network))
-    value = float(problem.objective(best))
+    best, first = _judged(problem, jax.tree.map(jnp.asarray, network))
+    value = float(first)
     total, done = sum(steps for _, steps in SCHEDULE), 0
     try:
         for name, steps in SCHEDULE:
@@ -103,11 +103,10 @@ def polish(
                 phase = _Phase(name, steps, chunk)
                 run = phase.first if state is None else phase.next
                 current, state, seen = jax.block_until_ready(run(problem, current, state))
-                candidate = balance(seen)
-                reached = float(problem.objective(candidate))
-                gained = value - reached
+                candidate, reached = _judged(problem, seen)
+                gained = value - float(reached)
                 if gained > 0:
-                    best, value = candidate, reached
+                    best, value = candidate, float(reached)
                 done_now = done + start + chunk
                 if watch is not None and watch(best, value, done_now, total):
                     return best
@@ -118,6 +117,13 @@ def polish(
         if not catch_interrupt:
             raise
     return best
+
+
+@eqx.filter_jit
+def _judged(problem: TrainingProblem, network: AbstractTwoLayer):
+    """The network balanced, and its objective."""
+    balanced = balance(network)
+    return balanced, problem.objective(balanced)
 
 
 class _Phase(eqx.Module):
@@ -140,7 +146,9 @@ def _start(phase: _Phase, network: AbstractTwoLayer):
     squares = sum(jnp.sum(leaf**2) for leaf in leaves)
     live = sum(jnp.sum(leaf != 0) for leaf in leaves)
     size = ADAM_STEP * jnp.sqrt(squares / jnp.maximum(live, 1))
-    return _rule(phase).init(network), size, jnp.zeros((), jnp.int32)
+    state = _rule(phase).init(network), size, jnp.zeros((), jnp.int32)
+    # Of the types that later states have, or the second chunk would be compiled anew.
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), state)
 
 
 @eqx.filter_jit

@@ -97,6 +97,7 @@ def verdict(
     return Status.where(found.finite & sound, status, Status.nonfinite)
 
 
+@eqx.filter_jit
 def conclude(state: Any) -> Solution:
     """The solution that a method's state holds: its best point, or a ray if there is no solution.
 
