@@ -82,9 +82,7 @@ def accelerate(
     ridge = regularization * jnp.trace(gram)
     dead_diagonal = jnp.where(live, ridge, 1.0)  # keeps the empty slots out of the solve
     system = gram + jnp.diag(dead_diagonal)
-    lower = jnp.linalg.cholesky(system, symmetrize_input=False)
-    right = jnp.where(live, _dot(residual_steps, residual), 0.0)
-    weights = jax.scipy.linalg.cho_solve((lower, True), right)
+    weights = jnp.linalg.solve(system, jnp.where(live, _dot(residual_steps, residual), 0.0))
     extrapolated = image - _dot(weights, image_steps)
     # Where the iterates drift for ever, all residuals are the same but for rounding, and differences of
     # them point anywhere.
