@@ -3,9 +3,9 @@
     python -m bench.compilation [--against PYTHON] [--repeats 3] [--jobs QP ...]
 
 Each run is a process of its own, without XLA_FLAGS and without a compilation cache. CPU seconds, user
-and system, of the call alone: importing and starting the backend is not in them. They are medians over
-the runs. `--against` names the interpreter of another checkout, run in turn with this one, whose columns
-come first.
+and system, of the call alone: importing and starting the backend is not in them. They are medians
+over the runs. `--against` names the interpreter of another checkout, run in turn with this one; its
+columns come first.
 """
 
 import argparse

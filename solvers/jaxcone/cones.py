@@ -208,7 +208,7 @@ class ProductCone(eqx.Module):
         return found
 
 
-# A block up to this size costs what a call does: it may take twice the arithmetic, others a quarter more.
+# A block up to this size costs what a call does: twice the arithmetic may be, else a quarter more.
 SMALL, SMALL_WASTE, WASTE = 8, 2.0, 1.25
 
 

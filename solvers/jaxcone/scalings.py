@@ -18,7 +18,6 @@ from jaxtyping import Array, Float
 
 from .cones import (
     PSD,
-    AbstractCone,
     ProductCone,
     SecondOrder,
     Zero,
@@ -222,7 +221,7 @@ class MatrixScaling(AbstractScaling):
     root: Float[Array, "k side side"]
     inverse: Float[Array, "k side side"]
     values: Float[Array, "k side"]
-    sides: tuple[int, ...] = eqx.field(static=True)
+    sides: tuple[int, ...] | None = eqx.field(static=True, default=None)  # None: all are whole
 
     def down(self, s):
         return _congruence(self.inverse, s)
@@ -253,7 +252,7 @@ class MatrixScaling(AbstractScaling):
 
     def moved(self, s, z):
         # Only well-conditioned matrices are factored: S and Z themselves never are.
-        lower = jnp.linalg.cholesky(s + self._outside)
+        lower = jnp.linalg.cholesky(s if self.sides is None else s + self._outside)
         squares, vectors = self._eigh(after(_congruence(jnp.swapaxes(lower, -1, -2), z), lower))
         values = jnp.sqrt(squares)
         spread = jnp.sqrt(values)
@@ -264,7 +263,7 @@ class MatrixScaling(AbstractScaling):
 
     def _eigh(self, matrices: Array) -> tuple[Array, Array]:
         """Eigenvalues and vectors; 1 and unit vectors on the padding, which comes last."""
-        if min(self.sides) == matrices.shape[-1]:
+        if self.sides is None:
             return jnp.linalg.eigh(matrices)
         beyond = 1 + jnp.linalg.norm(matrices, axis=(1, 2), keepdims=True)
         squares, vectors = jnp.linalg.eigh(matrices + beyond * self._outside)
@@ -276,7 +275,8 @@ class MatrixScaling(AbstractScaling):
 
     @property
     def _inside(self) -> Float[np.ndarray, "k side side"]:
-        return np.eye(self.values.shape[-1], dtype=self.values.dtype) - self._outside
+        eye = np.eye(self.values.shape[-1], dtype=self.values.dtype)
+        return np.broadcast_to(eye - self._outside, (*self.values.shape, len(eye)))
 
 
 class Layout(eqx.Module):
@@ -292,7 +292,12 @@ class Layout(eqx.Module):
     @property
     def degree(self) -> int:
         """How many eigenvalues a point has: the parameter of the barrier."""
-        return sum(sum(self._sides(cone, rows)) for cone, rows in self._kinds())
+        return sum(
+            sum(self._sides(cone, rows) or [cone.side] * len(rows))
+            if isinstance(cone, PSD)
+            else len(rows)
+            for cone, rows in self._kinds()
+        )
 
     def split(self, point: Float[Array, " m"]) -> Blocks:
         """The blocks of a vector, without its equality rows."""
@@ -352,19 +357,21 @@ class Layout(eqx.Module):
                 found.append((jnp.min(block), jnp.max(block)))
         return found
 
-    def _sides(self, cone: AbstractCone, places: np.ndarray) -> tuple[int, ...]:
-        """How many eigenvalues each block of a kind has, those of its padding left out."""
-        if not isinstance(cone, PSD):
-            return (1,) * len(places)
+    def _sides(self, cone: PSD, places: np.ndarray) -> tuple[int, ...] | None:
+        """The sides of a kind's matrices without their padding; None if there is none."""
+        if np.all(places < self.cones.rows):
+            return None
         return tuple(side_of(int(count)) for count in np.sum(places < self.cones.rows, axis=1))
 
     def _kinds(self):
         return [(cone, rows) for cone, rows in self.cones.batches() if not isinstance(cone, Zero)]
 
 
-def _padding(sides: tuple[int, ...], side: int, dtype: Any) -> Float[np.ndarray, "k side side"]:
-    """The identity on the padding of matrices of these sides."""
-    outside = np.arange(side) >= np.array(sides)[:, None]
+def _padding(
+    sides: tuple[int, ...] | None, side: int, dtype: Any
+) -> Float[np.ndarray, "k side side"]:
+    """The identity on the padding of matrices of these sides; zero where they are None."""
+    outside = np.arange(side) >= np.array(sides or [side])[:, None]
     return (outside[:, :, None] * np.eye(side)).astype(dtype)
 
 
