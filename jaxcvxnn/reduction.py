@@ -106,6 +106,7 @@ class Reduction(eqx.Module):
         return select.T @ np.asarray(multipliers, np.float64) @ select
 
 
+@eqx.filter_jit
 def lifted_data(problem: TrainingProblem) -> LiftedData:
     """(lifted) for a problem as it is: samples scaled to unit length, no shape changed. Pure JAX.
 

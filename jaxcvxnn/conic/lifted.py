@@ -220,6 +220,7 @@ class LiftedProgram(AbstractConeProgram[LiftedFactor]):
         return LiftedForm(scaled, primal, dual)
 
 
+@eqx.filter_jit
 def lifted_program(data: LiftedData) -> LiftedProgram:
     """The cone program of some lifted data."""
     rank, size = data.rank, data.rows.shape[1]
@@ -471,25 +472,20 @@ class LiftedForm(AbstractInteriorForm):
         half = jnp.where(first == second, 0.5, 1.0).astype(inverse.dtype)
         full = 2 * half[:, None] * (straight + crossed) * half
         weights = self._directions.reshape(-1, 1)
-        owner, on_b = np.repeat(np.arange(pairs), rank), pairs + index.on_b
-        full = full.at[on_b].add(weights * full[owner])
-        full = full.at[:, on_b].add(weights.T * full[:, owner])
-        matrix = full[pairs:, pairs:]
+        owner, first_b = np.repeat(np.arange(pairs), rank), pairs + index.first_b
+        full = _add_block(full, weights * full[owner], first_b, 0)
+        full = _add_block(full, weights.T * full[:, owner], 0, first_b)
         gram = matmul(self.program.readout.T, self.program.readout)
-        for output in range(outputs):
-            place = index.on_zv[output::outputs]
-            matrix = matrix.at[place[:, None], place].add(gram)
-        size = index.on_zz
-        return matrix.at[:size, :size].add(self._of_products(1 / of_products.w**2))
+        each = jnp.kron(gram, jnp.eye(outputs, dtype=gram.dtype))
+        matrix = _add_block(full[pairs:, pairs:], each, index.on_zz, index.on_zz)
+        return _add_block(matrix, self._of_products(1 / of_products.w**2), 0, 0)
 
     def _of_products(self, theta: Float[Array, " p"]) -> Float[Array, "a a"]:
         """sum theta_kl g_kl g_kl', g_kl the gradient of W_kl with respect to (K, B, U)."""
         index = _index(*self._sizes)
         pairs, rank, _ = self._sizes
         points = self._directions
-        spread = jnp.zeros((2 * pairs, 2 * pairs), theta.dtype)
-        spread = spread.at[index.above, index.beside].set(theta)
-        spread = spread + spread.T
+        spread = index.symmetric(theta, jnp.zeros(2 * pairs, theta.dtype))
         aa, ao, oo = spread[:pairs, :pairs], spread[:pairs, pairs:], spread[pairs:, pairs:]
         both = ao + oo  # [i, j]: on K_ij - x_j'B_i + ...
         low, high = np.triu_indices(rank)
@@ -543,9 +539,8 @@ class LiftedForm(AbstractInteriorForm):
         index = _index(*self._sizes)
         side = sum(self._sizes)
         rows = side * (side + 1) // 2
-        products = jnp.diag(jnp.maximum(jnp.diagonal(-self.program.operator(moments)[1]), 0))
-        products = products.at[index.above, index.beside].set(s[rows:])
-        products = products.at[index.beside, index.above].set(s[rows:])
+        diagonal = jnp.maximum(jnp.diagonal(-self.program.operator(moments)[1]), 0)
+        products = index.symmetric(s[rows:], diagonal)
         slack, multipliers = self._dual(y)
         return (
             self.primal * moments,
@@ -568,12 +563,8 @@ class LiftedForm(AbstractInteriorForm):
         """S from its free entries."""
         index = _index(*self._sizes)
         pairs, rank, _ = self._sizes
-        side = sum(self._sizes)
-        moments = jnp.zeros((side, side), x.dtype)
-        moments = moments.at[index.rows, index.columns].set(x)
-        moments = moments.at[index.columns, index.rows].set(x)
         diagonal = jnp.sum(x[index.on_b].reshape(pairs, rank) * self._directions, axis=1)
-        return moments.at[np.arange(pairs), np.arange(pairs)].set(diagonal)
+        return jnp.concatenate([x, diagonal])[index.of_moments]
 
     def _gradient(self, matrix: Array) -> Array:
         """The adjoint of `_moments` at a symmetric matrix."""
@@ -581,17 +572,16 @@ class LiftedForm(AbstractInteriorForm):
         double = jnp.where(index.rows == index.columns, 1.0, 2.0).astype(matrix.dtype)
         gradient = double * matrix[index.rows, index.columns]
         folded = jnp.diagonal(matrix)[: self.program.pairs, None] * self._directions
-        return gradient.at[index.on_b].add(folded.ravel())
+        return _add_block(gradient, folded.ravel(), index.first_b)
 
     def _dual(self, y: Array) -> tuple[Array, Array]:
         """The program's (slack, multipliers) from a vector."""
         index = _index(*self._sizes)
-        pairs, rank, outputs = self._sizes
-        side = pairs + rank + outputs
+        side = sum(self._sizes)
         rows = side * (side + 1) // 2
-        half = jnp.zeros((2 * pairs, 2 * pairs), y.dtype)
-        half = half.at[index.above, index.beside].set(y[rows:] / 2)
-        return smat(y[:rows]), half + half.T
+        return smat(y[:rows]), index.symmetric(
+            y[rows:] / 2, jnp.zeros(len(self.program.rows), y.dtype)
+        )
 
 
 class _Index:
@@ -608,12 +598,36 @@ class _Index:
         self.columns = np.concatenate(
             [k_columns, pairs + b_columns, pairs + u_columns, size + z_columns, size + v_columns]
         )
-        self.on_b = len(k_rows) + np.arange(len(b_rows))
+        self.first_b = len(k_rows)
+        self.on_b = self.first_b + np.arange(len(b_rows))
         self.on_zz = len(k_rows) + len(b_rows) + len(u_rows)
         self.on_zv = self.on_zz + np.arange(len(z_rows))
         above, beside = np.triu_indices(2 * pairs, 1)
         free = beside - above != pairs
         self.above, self.beside = above[free], beside[free]
+        # Where each entry of S, and of W, stands among coordinates: gathers compile and run faster
+        # than scatters.
+        side, diagonal = size + outputs, np.arange(pairs)
+        self.of_moments = np.zeros((side, side), int)
+        self.of_moments[self.rows, self.columns] = np.arange(len(self.rows))
+        self.of_moments[self.columns, self.rows] = np.arange(len(self.rows))
+        self.of_moments[diagonal, diagonal] = len(self.rows) + diagonal
+        count, diagonal = len(self.above), np.arange(2 * pairs)
+        self.of_products = np.full((2 * pairs, 2 * pairs), count + 2 * pairs)
+        self.of_products[self.above, self.beside] = np.arange(count)
+        self.of_products[self.beside, self.above] = np.arange(count)
+        self.of_products[diagonal, diagonal] = count + diagonal
+
+    def symmetric(self, free: Array, diagonal: Array) -> Array:
+        """W from its free entries above the diagonal, the diagonal, and zeros for the pairs."""
+        return jnp.concatenate([free, diagonal, jnp.zeros(1, free.dtype)])[self.of_products]
+
+
+def _add_block(array: Array, block: Array, *start: int) -> Array:
+    """The array with a block added from `start` on."""
+    stop = [first + size for first, size in zip(start, block.shape, strict=True)]
+    old = jax.lax.slice(array, start, stop)
+    return jax.lax.dynamic_update_slice(array, old + block, start)
 
 
 @functools.lru_cache(maxsize=16)

@@ -64,7 +64,7 @@ def grow(
         first = np.concatenate([first, new], axis=1)
         strength = np.concatenate([strength, np.full(new.shape[1], size)])
         fit = functools.partial(_refit_padded, problem, first, strength, width)
-        fitted = job.chunk(lambda fit=fit: jax.block_until_ready(fit()))
+        fitted = job.chunk(lambda fit=fit: jax.tree.map(np.asarray, fit()))
         if fitted is None:
             break
         first, strength = _directions(fitted)
@@ -176,11 +176,10 @@ def _refit_padded(
 
 
 def pad(network: AbstractTwoLayer, width: int) -> AbstractTwoLayer:
-    """The network with zero neurons up to `width`: one shape, one compilation."""
-    room = max(width - network.width, 0)
-    first = jnp.pad(jnp.asarray(network.first_layer), ((0, 0), (0, room)))
-    second = jnp.pad(jnp.asarray(network.V), ((0, room), (0, 0)))
-    biased = network.b is not None
+    """The network with zero neurons up to `width`: one shape, one compilation. Host only."""
+    room, biased = max(width - network.width, 0), network.b is not None
+    first = np.pad(jax.tree.map(np.asarray, network).first_layer, ((0, 0), (0, room)))
+    second = np.pad(np.asarray(network.V), ((0, room), (0, 0)))
     return from_first_layer(first, second, bias=biased, activation=network.activation)
 
 

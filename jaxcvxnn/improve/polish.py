@@ -94,8 +94,8 @@ def polish(
     every chunk.
     """
     job = Job() if job is None else job
-    best = balance(jax.tree.map(jnp.asarray, network))
-    value = float(problem.objective(best))
+    best, first = _judged(problem, jax.tree.map(jnp.asarray, network))
+    value = float(first)
     total, done = sum(steps for _, steps in SCHEDULE), 0
     for name, steps in SCHEDULE:
         phase, chunk = _Phase(name, steps), max(steps // 10, 50)
@@ -108,11 +108,10 @@ def polish(
 
         for start in range(0, steps, chunk):
             pace.run(chunk, further)
-            candidate = balance(descent.best)
-            reached = float(problem.objective(candidate))
-            gained = value - reached
+            candidate, reached = _judged(problem, descent.best)
+            gained = value - float(reached)
             if gained > 0:
-                best, value = candidate, reached
+                best, value = candidate, float(reached)
             job.tell(watch, best, value, done + start + chunk, total)
             if job.over():
                 return best
@@ -120,6 +119,13 @@ def polish(
                 break
         done += steps
     return best
+
+
+@eqx.filter_jit
+def _judged(problem: TrainingProblem, network: AbstractTwoLayer):
+    """The network balanced, and its objective."""
+    balanced = balance(network)
+    return balanced, problem.objective(balanced)
 
 
 class _Phase(eqx.Module):
@@ -152,7 +158,7 @@ def _start(phase: _Phase, problem: TrainingProblem, network: AbstractTwoLayer) -
     leaves = jax.tree.leaves(network)
     squares = sum(jnp.sum(leaf**2) for leaf in leaves)
     live = sum(jnp.sum(leaf != 0) for leaf in leaves)
-    return _Descent(
+    descent = _Descent(
         network=network,
         memory=_rule(phase).init(network),
         size=ADAM_STEP * jnp.sqrt(squares / jnp.maximum(live, 1)),
@@ -160,6 +166,8 @@ def _start(phase: _Phase, problem: TrainingProblem, network: AbstractTwoLayer) -
         best=network,
         lowest=problem.objective(network),
     )
+    # Of the types that later states have, or the second piece would be compiled anew.
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), descent)
 
 
 @eqx.filter_jit

@@ -71,7 +71,6 @@ def null_space_projector(X: Float[Array, "n d"]):
     return project
 
 
-@eqx.filter_jit
 def round_moments(
     moments: Float[Any, "p p"],
     X: Float[Any, "n d"],
@@ -90,6 +89,13 @@ def round_moments(
     Nothing guarantees convergence, and with `relative_step` 1 the iteration as printed diverges on
     some data (then the weights are NaN); 0.25 has not been seen to.
     """
+    relative_step = jnp.asarray(relative_step)  # traced: another one compiles nothing
+    return _round(moments, X, width, max_steps, bias, relative_step)
+
+
+@eqx.filter_jit
+def _round(moments, X, width, max_steps, bias, relative_step):
+    moments = jnp.asarray(moments)
     count, features = X.shape
     values, vectors = jnp.linalg.eigh((moments + moments.T) / 2)
     root = (vectors * jnp.sqrt(jnp.maximum(values, 0)))[:, ::-1][:, :width]

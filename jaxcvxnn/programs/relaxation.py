@@ -1,5 +1,6 @@
 """(lifted) as a program of training: Prakhya et al. (2025), eq. (SDP-NN), exactly reduced."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -145,6 +146,16 @@ def rounded_networks(
 
 def read_out(data: LiftedData, program: LiftedProgram, solution: Solution) -> LiftedSolution:
     """The named blocks of a cone solution."""
+    return LiftedSolution(
+        data=data,
+        moments=solution.x,
+        solution=solution,
+        **_blocks(data, program, dataclasses.replace(solution, state=None)),
+    )
+
+
+@eqx.filter_jit  # one program: each operation by itself would be compiled by itself
+def _blocks(data: LiftedData, program: LiftedProgram, solution: Solution) -> dict[str, Array]:
     size = data.rows.shape[1]
     moments = solution.x
     slack, products = solution.y
@@ -152,19 +163,16 @@ def read_out(data: LiftedData, program: LiftedProgram, solution: Solution) -> Li
     gradient = program.cost - slack[:size, :size] - data.rows.T @ products @ data.rows
     # `after` keeps this factorisation out of the way of the solve's (see there).
     nu = pair_multipliers(after(jnp.asarray(data.rows), moments), data.pairs, gradient)
-    index = jnp.arange(data.pairs)
+    index = np.arange(data.pairs)
     multipliers = products.at[index, data.pairs + index].set(nu)
     multipliers = multipliers.at[data.pairs + index, index].set(nu)
     fixed = data.constant + jnp.sum(jnp.asarray(data.targets) ** 2) / 2
-    return LiftedSolution(
-        data=data,
-        moments=moments,
-        residual=residual,
-        multipliers=multipliers,
-        objective=solution.primal_objective + fixed,
-        dual_objective=solution.dual_objective + fixed,
-        solution=solution,
-    )
+    return {
+        "residual": residual,
+        "multipliers": multipliers,
+        "objective": solution.primal_objective + fixed,
+        "dual_objective": solution.dual_objective + fixed,
+    }
 
 
 def full_moments(problem: TrainingProblem, solution: LiftedSolution) -> Float[Array, "p p"]:

@@ -16,7 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .cones import PSD, ProductCone, SecondOrder, Zero, smat, svec
+from .cones import (
+    PSD,
+    ProductCone,
+    SecondOrder,
+    Zero,
+    put_back,
+    side_of,
+    smat,
+    svec,
+    taken,
+)
 from .pytrees import after
 
 Blocks = list[Array]
@@ -45,10 +55,6 @@ class AbstractScaling(eqx.Module):
     @abc.abstractmethod
     def point(self) -> Array:
         """lam as an element of the algebra."""
-
-    @abc.abstractmethod
-    def times(self, factor: Float[Array, ""]) -> "AbstractScaling":
-        """The scaling of both points times a positive factor."""
 
     @abc.abstractmethod
     def identity(self) -> Array:
@@ -92,9 +98,6 @@ class EntryScaling(AbstractScaling):
 
     def point(self):
         return self.lam
-
-    def times(self, factor):
-        return EntryScaling(self.w, factor * self.lam)
 
     def identity(self):
         return jnp.ones_like(self.lam)
@@ -142,9 +145,6 @@ class LorentzScaling(AbstractScaling):
 
     def point(self):
         return self.lam
-
-    def times(self, factor):
-        return LorentzScaling(self.beta, self.stretch, self.axis, factor * self.lam)
 
     def identity(self):
         return jnp.zeros_like(self.lam).at[:, 0].set(1)
@@ -212,11 +212,16 @@ def _lorentz(s: Array, z: Array) -> tuple[Array, Array, Array]:
 
 
 class MatrixScaling(AbstractScaling):
-    """PSD blocks of one side: W Z = R'Z R, with R and its inverse, and lam = diag(values)."""
+    """PSD blocks, padded to one side: W Z = R'Z R, with R and its inverse, and lam = diag(values).
+
+    Blocks of smaller `sides` stand in the upper left corner. On the padding all points and directions
+    are zero, so that it needs a thought only where matrices are factored: there R is orthogonal.
+    """
 
     root: Float[Array, "k side side"]
     inverse: Float[Array, "k side side"]
     values: Float[Array, "k side"]
+    sides: tuple[int, ...] | None = eqx.field(static=True, default=None)  # None: all are whole
 
     def down(self, s):
         return _congruence(self.inverse, s)
@@ -228,15 +233,10 @@ class MatrixScaling(AbstractScaling):
         return _congruence(jnp.swapaxes(self.inverse, -1, -2), u)
 
     def point(self):
-        return self.values[:, :, None] * jnp.eye(self.values.shape[-1], dtype=self.values.dtype)
-
-    def times(self, factor):
-        return MatrixScaling(self.root, self.inverse, factor * self.values)
+        return self.values[:, :, None] * self._inside
 
     def identity(self):
-        return jnp.broadcast_to(
-            jnp.eye(self.values.shape[-1], dtype=self.values.dtype), self.root.shape
-        )
+        return jnp.asarray(self._inside)
 
     def product(self, u, v):
         half = _dot(u, v)
@@ -248,20 +248,35 @@ class MatrixScaling(AbstractScaling):
     def least(self, ds, dz):
         roots = jnp.sqrt(self.values)
         unit = roots[:, :, None] * roots[:, None, :]
-        return _least_eigenvalue([ds / unit, dz / unit])
+        return _least_eigenvalue(jnp.concatenate([ds / unit, dz / unit]))
 
     def moved(self, s, z):
         # Only well-conditioned matrices are factored: S and Z themselves never are.
-        lower = jnp.linalg.cholesky(s)
-        squares, vectors = jnp.linalg.eigh(
-            after(_congruence(jnp.swapaxes(lower, -1, -2), z), lower)
-        )
+        lower = jnp.linalg.cholesky(s if self.sides is None else s + self._outside)
+        squares, vectors = self._eigh(after(_congruence(jnp.swapaxes(lower, -1, -2), z), lower))
         values = jnp.sqrt(squares)
         spread = jnp.sqrt(values)
         root = _dot(_dot(self.root, lower), vectors) / spread[:, None, :]
         back = jax.scipy.linalg.solve_triangular(after(lower, vectors), self.inverse, lower=True)
         inverse = spread[:, :, None] * _dot(jnp.swapaxes(vectors, -1, -2), back)
-        return MatrixScaling(root, inverse, values)
+        return MatrixScaling(root, inverse, values, self.sides)
+
+    def _eigh(self, matrices: Array) -> tuple[Array, Array]:
+        """Eigenvalues and vectors; 1 and unit vectors on the padding, which comes last."""
+        if self.sides is None:
+            return jnp.linalg.eigh(matrices)
+        beyond = 1 + jnp.linalg.norm(matrices, axis=(1, 2), keepdims=True)
+        squares, vectors = jnp.linalg.eigh(matrices + beyond * self._outside)
+        return jnp.where(self._outside.any(axis=1), 1, squares), vectors
+
+    @property
+    def _outside(self) -> Float[np.ndarray, "k side side"]:
+        return _padding(self.sides, self.values.shape[-1], self.values.dtype)
+
+    @property
+    def _inside(self) -> Float[np.ndarray, "k side side"]:
+        eye = np.eye(self.values.shape[-1], dtype=self.values.dtype)
+        return np.broadcast_to(eye - self._outside, (*self.values.shape, len(eye)))
 
 
 class Layout(eqx.Module):
@@ -278,19 +293,22 @@ class Layout(eqx.Module):
     def degree(self) -> int:
         """How many eigenvalues a point has: the parameter of the barrier."""
         return sum(
-            len(rows) * (cone.side if isinstance(cone, PSD) else 1) for cone, rows in self._kinds()
+            sum(self._sides(cone, rows) or [cone.side] * len(rows))
+            if isinstance(cone, PSD)
+            else len(rows)
+            for cone, rows in self._kinds()
         )
 
     def split(self, point: Float[Array, " m"]) -> Blocks:
         """The blocks of a vector, without its equality rows."""
-        return [_natural(cone, point[rows]) for cone, rows in self._kinds()]
+        return [_natural(cone, taken(point, rows)) for cone, rows in self._kinds()]
 
     def join(self, blocks: Blocks, equalities: Float[Array, " e"]) -> Float[Array, " m"]:
         """The vector with these blocks and these equality rows."""
         kinds = self._kinds()
         parts = [_vectors(cone, block) for (cone, _), block in zip(kinds, blocks, strict=True)]
-        order = np.concatenate([self.equalities, *(rows.ravel() for _, rows in kinds)])
-        return jnp.concatenate([equalities, *parts])[np.argsort(order)]
+        places = [self.equalities, *(rows for _, rows in kinds)]
+        return put_back([equalities, *parts], places, self.cones.rows)
 
     def vectors(self, blocks: Blocks, dtype: Any) -> Float[Array, " i"]:
         """All blocks in one vector with the inner product of the cones, kind after kind."""
@@ -299,26 +317,37 @@ class Layout(eqx.Module):
         ]
         return jnp.concatenate(parts) if parts else jnp.zeros(0, dtype)
 
+    def unit(self, dtype: Any) -> list[AbstractScaling]:
+        """The scaling of the identity with itself, W = I."""
+        found: list[AbstractScaling] = []
+        for cone, rows in self._kinds():
+            one = jnp.ones(len(rows), dtype)
+            if isinstance(cone, PSD):
+                eye, sides = jnp.eye(cone.side, dtype=dtype), self._sides(cone, rows)
+                eye = jnp.broadcast_to(eye, (len(rows), *eye.shape))
+                found.append(MatrixScaling(eye, eye, jnp.ones(eye.shape[:2], dtype), sides))
+            elif isinstance(cone, SecondOrder):
+                identity = jnp.broadcast_to(jnp.asarray(cone.identity(), dtype), rows.shape)
+                found.append(LorentzScaling(one, one, jnp.zeros_like(identity[:, 1:]), identity))
+            else:
+                found.append(EntryScaling(one, one))
+        return found
+
     def scaling(self, s: Blocks, z: Blocks) -> list[AbstractScaling]:
         """The scaling of two interior points."""
         found: list[AbstractScaling] = []
-        for (cone, _), a, b in zip(self._kinds(), s, z, strict=True):
-            if isinstance(cone, PSD):
-                eye = jnp.broadcast_to(jnp.eye(cone.side, dtype=a.dtype), a.shape)
-                unit = MatrixScaling(eye, eye, jnp.ones(a.shape[:2], a.dtype))
-                found.append(unit.moved(after(a, found), b))
-            elif isinstance(cone, SecondOrder):
-                one = jnp.ones(a.shape[0], a.dtype)
-                found.append(LorentzScaling(one, one, jnp.zeros_like(a[:, 1:]), a).moved(a, b))
-            else:
-                found.append(EntryScaling(jnp.sqrt(a / b), jnp.sqrt(a * b)))
+        for unit, a, b in zip(self.unit(s[0].dtype if s else float), s, z, strict=True):
+            found.append(unit.moved(after(a, found), b))
         return found
 
     def extremes(self, point: Blocks) -> list[tuple[Array, Array]]:
         """The least and the largest eigenvalue of each kind of blocks."""
         found: list[tuple[Array, Array]] = []
-        for (cone, _), block in zip(self._kinds(), point, strict=True):
+        for (cone, rows), block in zip(self._kinds(), point, strict=True):
             if isinstance(cone, PSD):
+                # Padded with an entry of the diagonal, which lies between both extremes.
+                padding = _padding(self._sides(cone, rows), cone.side, block.dtype)
+                block = block + block[:, :1, :1] * padding
                 values = jnp.linalg.eigvalsh(after(block, found))
                 found.append((jnp.min(values), jnp.max(values)))
             elif isinstance(cone, SecondOrder):
@@ -328,8 +357,22 @@ class Layout(eqx.Module):
                 found.append((jnp.min(block), jnp.max(block)))
         return found
 
+    def _sides(self, cone: PSD, places: np.ndarray) -> tuple[int, ...] | None:
+        """The sides of a kind's matrices without their padding; None if there is none."""
+        if np.all(places < self.cones.rows):
+            return None
+        return tuple(side_of(int(count)) for count in np.sum(places < self.cones.rows, axis=1))
+
     def _kinds(self):
         return [(cone, rows) for cone, rows in self.cones.batches() if not isinstance(cone, Zero)]
+
+
+def _padding(
+    sides: tuple[int, ...] | None, side: int, dtype: Any
+) -> Float[np.ndarray, "k side side"]:
+    """The identity on the padding of matrices of these sides; zero where they are None."""
+    outside = np.arange(side) >= np.array(sides or [side])[:, None]
+    return (outside[:, :, None] * np.eye(side)).astype(dtype)
 
 
 def _natural(cone, block):
@@ -351,24 +394,22 @@ def _determinant(x: Array) -> Array:
     return (x[:, 0] - length) * (x[:, 0] + length)
 
 
-def _least_eigenvalue(matrices: Blocks) -> Float[Array, ""]:
+def _least_eigenvalue(matrices: Float[Array, "k side side"]) -> Float[Array, ""]:
     """A lower bound of all eigenvalues, at most -1 / `LONGEST` and else about a hundredth too low.
 
     With t I added the matrices have Cholesky factors if their least eigenvalue exceeds -t. The factors
     for all t, many of which fail early, cost a quarter of what eigenvalues do. A NaN stays one.
     """
-    size = jnp.max(jnp.stack([jnp.max(jnp.linalg.norm(m, axis=(1, 2))) for m in matrices]))
-    identity = jnp.eye(matrices[0].shape[-1], dtype=size.dtype)
+    size = jnp.max(jnp.linalg.norm(matrices, axis=(1, 2)))
+    identity = jnp.eye(matrices.shape[-1], dtype=size.dtype)
     low = jnp.full_like(size, -np.log(LONGEST))
 
     def halve(_, bracket):
         low, high = bracket
         middle = (low + high) / 2
-        pivots = []  # the last is NaN without a factor
-        for matrix in matrices:
-            shifted = matrix + jnp.exp(after(middle, pivots[-1:])) * identity
-            pivots.append(jax.lax.linalg.cholesky(shifted, symmetrize_input=False)[:, -1, -1])
-        definite = jnp.all(jnp.isfinite(jnp.stack(pivots)))
+        shifted = matrices + jnp.exp(middle) * identity
+        pivots = jax.lax.linalg.cholesky(shifted, symmetrize_input=False)[:, -1, -1]
+        definite = jnp.all(jnp.isfinite(pivots))  # the last is NaN without a factor
         return jnp.where(definite, low, middle), jnp.where(definite, middle, high)
 
     _, high = jax.lax.fori_loop(0, HALVINGS, halve, (low, jnp.maximum(jnp.log(size), low)))

@@ -139,7 +139,8 @@ def test_equal_cones_are_one_batch():
     once = factorisations(PSD(3))
     assert once >= 1
     assert factorisations(PSD(3), Zero(2), PSD(3), Nonnegative(1), PSD(3)) == once
-    assert factorisations(PSD(3), PSD(2), PSD(3), PSD(2)) == 2 * once
+    assert factorisations(PSD(3), PSD(2), PSD(3), PSD(2)) == once  # padded
+    assert factorisations(PSD(30), PSD(3), PSD(30), PSD(3)) == 2 * once  # too wasteful
     assert factorisations(PSD(1), PSD(0), Nonnegative(3)) == 0
 
 

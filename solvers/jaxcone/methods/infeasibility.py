@@ -9,6 +9,9 @@ counts only if its equations hold both against its own size in equilibrated unit
 objective in the user's units: each test alone has been seen to certify feasible programs.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -16,6 +19,7 @@ from jaxtyping import Array, Float, PyTree
 from ..program import AbstractConeProgram, Scaling
 from ..pytrees import after, combine, inner, norm
 from ..solution import Status
+from .record import choose
 
 Triple = tuple[PyTree, PyTree, PyTree]
 
@@ -36,11 +40,10 @@ def find_ray(
     The status is `running` if no candidate passes. The ray has its x and s, or its y, in the user's
     units with objective -1; all else is NaN.
     """
-    y_miss, (y,) = _least([_farkas(program, scaled, scaling, tangent_factor, y) for y in dual])
-    found = []
-    for x in primal:  # each projects, hence one after the other
-        found.append(_descent(program, scaled, scaling, after(x, found or dual)))
-    x_miss, (x, s) = _least(found)
+    y_miss, (y,) = _least(lambda y: _farkas(program, scaled, scaling, tangent_factor, y), dual)
+    x_miss, (x, s) = _least(
+        lambda x: _descent(program, scaled, scaling, x), [after(x, dual) for x in primal]
+    )
     infeasible, unbounded = y_miss <= tolerance, x_miss <= tolerance
     kind = Status.where(unbounded, Status.dual_infeasible, Status.running)
     kind = Status.where(infeasible, Status.primal_infeasible, kind)
@@ -85,16 +88,24 @@ def _finite(miss: Array, gain: Array) -> Array:
     return jnp.where(sound, miss, jnp.inf)
 
 
-def _least(found):
-    best, point = found[0]
-    for miss, other in found[1:]:
-        point = jax.tree.map(lambda a, b, nearer=miss < best: jnp.where(nearer, b, a), point, other)
-        best = jnp.minimum(best, miss)
-    return best, point
+def _least(rate: Callable, candidates: list[PyTree]) -> tuple[Array, Any]:
+    """The least miss and its point; in a loop, since each may factor, and is compiled."""
+    if len(candidates) == 1:
+        return rate(candidates[0])
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *candidates)
+    first = jax.tree.map(
+        lambda leaf: jnp.full(leaf.shape, jnp.inf, leaf.dtype), jax.eval_shape(rate, candidates[0])
+    )
+
+    def nearer(best, candidate):
+        found = rate(candidate)
+        return choose(found[0] < best[0], found, best), None
+
+    return jax.lax.scan(nearer, first, stacked)[0]
 
 
 def _nan_unless(condition: Array, tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: jnp.where(condition, leaf, jnp.nan), tree)
+    return choose(condition, tree, jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), tree))
 
 
 def _zero_like(tree: PyTree) -> PyTree:

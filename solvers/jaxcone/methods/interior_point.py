@@ -28,7 +28,7 @@ from ..scalings import AbstractScaling, Blocks
 from ..solution import Status
 from .abstract import AbstractSolver
 from .infeasibility import find_ray
-from .record import Record, Triple, Yardstick, begin
+from .record import Record, Triple, Yardstick, begin, choose
 from .settings import given_or, inside, require, whole
 
 
@@ -125,11 +125,16 @@ def available_memory() -> float:
 
 
 class Iterate(eqx.Module):
-    """A point of the embedding: s and z as their common scaled point."""
+    """A point of the embedding; s and z in the scaled space of the point before.
+
+    Their own scaling is taken where a step begins, so that it is compiled once, not for the start too.
+    """
 
     x: Float[Array, " n"]
     free: Float[Array, " e"]  # z at the equalities
     scaling: list[AbstractScaling]
+    s: Blocks
+    z: Blocks
     tau: Float[Array, ""]
     kappa: Float[Array, ""]
 
@@ -195,14 +200,10 @@ def _start(solver: InteriorPoint, form: AbstractInteriorForm) -> Iterate:
     layout, offset = form.layout, form.offset()
     one = jnp.ones((), offset.dtype)
     free = jnp.zeros(len(layout.equalities), offset.dtype)
-    given = form.initial()
+    unit, given = layout.unit(offset.dtype), form.initial()
     if given is not None:
         x, s, z = given
-        scaling = layout.scaling(s, z)
-        mu = _inner([w.point() for w in scaling], [w.point() for w in scaling])
-        return Iterate(x, free, scaling, one, mu / max(layout.degree, 1))
-    identity = layout.split(jnp.asarray(layout.cones.identity(), offset.dtype))
-    unit = layout.scaling(identity, identity)
+        return Iterate(x, free, unit, s, z, one, _inner(s, z) / max(layout.degree, 1))
     system = _factor(form, unit)
     targets = offset[layout.equalities], layout.split(offset)
     x, free, z = system.solve(-form.linear(), *targets, solver.refinements)
@@ -211,11 +212,11 @@ def _start(solver: InteriorPoint, form: AbstractInteriorForm) -> Iterate:
 
     def inwards(sign, least):
         shifts = [jnp.where(value > 0.1, 0, 1 - value) for value in least]
-        return [sign * p + t * e for p, t, e in zip(z, shifts, identity, strict=True)]
+        return [sign * p + t * w.identity() for p, t, w in zip(z, shifts, unit, strict=True)]
 
     s = inwards(-1, [-largest for _, largest in extremes])
     z = inwards(1, [least for least, _ in extremes])
-    return Iterate(x, free, layout.scaling(after(s, extremes), z), one, one)
+    return Iterate(x, free, unit, after(s, extremes), z, one, one)
 
 
 # SDPT3's rule (Toh, Todd and Tutuncu, 1999): nearer to the boundary the better the prediction was.
@@ -233,13 +234,12 @@ SHORTEST, PATIENCE, NEARER = 1e-6, 10, 0.9
 def _step(solver: InteriorPoint, prepared: PreparedForm, state: InteriorState) -> InteriorState:
     following, length, descent = _advance(solver, prepared.form, state.iterate)
     sound = _finite(following)
-    kept = _choose(sound, following, state.iterate)
+    kept = choose(sound, following, state.iterate)
     form, yardstick = prepared.form, prepared.yardstick
     x, s, z = _vectors(form, kept)
     triple = form.points(x, s, z)
     found = yardstick.measure(*triple)
-    better = (found.worst < state.record.residuals.worst) | (state.steps == 0)
-    better &= sound
+    better = (sound & (found.worst < state.record.residuals.worst)) | (state.steps == 0)
     kind, ray, miss = Status.running, state.record.ray, state.miss
     twin = form.twin()
     if twin is not None and not yardstick.program.solvable:
@@ -272,7 +272,7 @@ def _extended(
 ) -> Record:
     """The record after a step. The last ray seen stays: rounding may hide it from later steps."""
     seen = kind != Status.running
-    kind, ray = _choose(seen, (kind, ray), (record.suspicion, record.ray))
+    kind, ray = choose(seen, (kind, ray), (record.suspicion, record.ray))
     longer = record.extended(triple, found, better, kind, ray)
     confirmed = Status.where(seen, longer.confirmed, Status.running)
     return eqx.tree_at(lambda r: r.confirmed, longer, confirmed)
@@ -303,10 +303,9 @@ def _judge(solver: InteriorPoint, state: InteriorState) -> Status:
 def _vectors(form: AbstractInteriorForm, p: Iterate) -> tuple[Array, Array, Array]:
     """(x, s, z) / tau as vectors."""
     layout = form.layout
-    points = [w.point() / p.tau for w in p.scaling]
-    s = layout.join(_each("up", p.scaling, points), jnp.zeros_like(p.free))
-    z = layout.join(_each("to_dual", p.scaling, points), p.free / p.tau)
-    return p.x / p.tau, s, z
+    s = layout.join(_each("up", p.scaling, p.s), jnp.zeros_like(p.free))
+    z = layout.join(_each("to_dual", p.scaling, p.z), p.free)
+    return p.x / p.tau, s / p.tau, z / p.tau
 
 
 class _System(eqx.Module):
@@ -387,7 +386,7 @@ def _advance(
 
     Along a ray of descent the last grows without end.
     """
-    layout, scaling = form.layout, p.scaling
+    layout, scaling = form.layout, _moved(p)
     linear, offset = form.linear(), form.offset()
     points = [w.point() for w in scaling]
     s = layout.join(_each("up", scaling, points), jnp.zeros_like(p.free))
@@ -441,9 +440,9 @@ def _advance(
         back = _each("down", scaling, layout.split(change))
         ds = [a - b for a, b in zip(step.s, back, strict=True)]
         step = eqx.tree_at(lambda d: d.s, step, ds)
-        reach = _longest(p, step)
+        reach = _longest(p, scaling, step)
         better = (which < 2) | (jnp.minimum(reach, 1) >= jnp.minimum(longest, 1))
-        best, longest = _choose(better, (step, reach), (best, longest))
+        best, longest = choose(better, (step, reach), (best, longest))
         predicted = jnp.where(which == 0, reach, predicted)
         aimed = jnp.maximum((1 - jnp.minimum(predicted, 1)) ** 3, LEAST_CENTERING)
         return best, longest, predicted, aimed
@@ -456,17 +455,24 @@ def _advance(
     )
     fraction = LEAST_FRACTION + MORE_FRACTION * jnp.minimum(predicted, 1)
     length = jnp.minimum(fraction * longest, 1)
-    moved: list[AbstractScaling] = []
-    for w, a, ds, dz in zip(scaling, points, step.s, step.z, strict=True):
-        moved.append(w.moved(after(a + length * ds, [length, moved[-1:]]), a + length * dz))
     following = Iterate(
         p.x + length * step.x,
         p.free + length * step.free,
-        moved,
+        scaling,
+        [a + length * ds for a, ds in zip(points, step.s, strict=True)],
+        [a + length * dz for a, dz in zip(points, step.z, strict=True)],
         p.tau + length * step.tau,
         p.kappa + length * step.kappa,
     )
     return _normalised(following), length, by_tau[0]
+
+
+def _moved(p: Iterate) -> list[AbstractScaling]:
+    """The scaling of an iterate's own s and z."""
+    moved: list[AbstractScaling] = []
+    for w, s, z in zip(p.scaling, p.s, p.z, strict=True):
+        moved.append(w.moved(after(s, moved[-1:]), z))
+    return moved
 
 
 def _normalised(p: Iterate) -> Iterate:
@@ -476,14 +482,14 @@ def _normalised(p: Iterate) -> Iterate:
     """
     size = jnp.maximum(p.tau, p.kappa)
     scale = jnp.where(size > 1e4, 1 / size, 1)
-    scaling = [w.times(scale) for w in p.scaling]
-    return Iterate(p.x * scale, p.free * scale, scaling, p.tau * scale, p.kappa * scale)
+    s, z = [block * scale for block in p.s], [block * scale for block in p.z]
+    return Iterate(p.x * scale, p.free * scale, p.scaling, s, z, p.tau * scale, p.kappa * scale)
 
 
-def _longest(p: Iterate, d: Direction) -> Float[Array, ""]:
+def _longest(p: Iterate, scaling: list[AbstractScaling], d: Direction) -> Float[Array, ""]:
     """The largest step along d for which everything stays in its cone."""
     least = [d.tau / p.tau, d.kappa / p.kappa]
-    for w, ds, dz in zip(p.scaling, d.s, d.z, strict=True):
+    for w, ds, dz in zip(scaling, d.s, d.z, strict=True):
         least.append(w.least(after(ds, least[-1:]), dz))
     worst = jnp.min(jnp.stack(least))
     return 1 / jnp.maximum(-worst, jnp.finfo(worst.dtype).eps)
@@ -500,10 +506,6 @@ def _sum(left: Blocks, right: Blocks) -> Blocks:
 def _inner(left: Blocks, right: Blocks) -> Array:
     total = sum(jnp.sum(a * b) for a, b in zip(left, right, strict=True))
     return jnp.asarray(total)
-
-
-def _choose(condition: Array, new: PyTree, old: PyTree) -> PyTree:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
 def _finite(tree: PyTree) -> Array:

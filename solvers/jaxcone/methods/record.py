@@ -41,11 +41,7 @@ class Record(eqx.Module):
     ) -> "Record":
         """The record after one more check; `better` says whether its triple is the best by now."""
         last = jnp.stack([found.primal_relative, found.dual_relative, found.gap_relative])
-        best, measured = jax.tree.map(
-            lambda new, old: jnp.where(better, new, old),
-            (triple, found),
-            (self.triple, self.residuals),
-        )
+        best, measured = choose(better, (triple, found), (self.triple, self.residuals))
         return Record(
             triple=best,
             residuals=measured,
@@ -57,18 +53,36 @@ class Record(eqx.Module):
 
 
 def begin(yardstick: Yardstick, triple: Triple, checks: int) -> Record:
-    """The record before the first check, which remembers that many."""
-    found = yardstick.measure(*triple)
+    """The record before the first check, which remembers that many, for points like `triple`.
+
+    It holds NaN: every method takes its first check for the best, and to measure the start as well is
+    to compile that twice.
+    """
+    found = jax.eval_shape(yardstick.measure, *triple)
+    nothing, unmeasured = _nan((triple, found))
     return Record(
-        triple=triple,
-        residuals=found,
+        triple=nothing,
+        residuals=unmeasured,
         suspicion=Status.running,
         confirmed=Status.running,
-        ray=jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), triple),
+        ray=nothing,
         history=jnp.full((checks, 3), jnp.nan, found.primal.dtype),
     )
 
 
+def choose(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
+    """`new` where the condition holds, else `old`.
+
+    A branch only copies, where `jnp.where` would be one loop to compile per leaf.
+    """
+    return jax.lax.cond(condition, lambda new, _: new, lambda _, old: old, new, old)
+
+
+def _nan(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), tree)
+
+
+@eqx.filter_jit
 def conclude(state: Any) -> Solution:
     """The solution that a method's state holds: its best point, or a ray if there is no solution.
 
@@ -77,18 +91,16 @@ def conclude(state: Any) -> Solution:
     record, status = state.record, state.status
     none = (status == Status.primal_infeasible) | (status == Status.dual_infeasible)
 
-    def blank(tree):
-        return jax.tree.map(lambda leaf: jnp.where(none, jnp.nan, leaf), tree)
-
-    x, s, y = blank(record.triple)
-    ray = jax.tree.map(lambda leaf: jnp.where(none, leaf, jnp.nan), record.ray)
+    found = record.triple, record.residuals
+    (x, s, y), measured = choose(none, _nan(found), found)
+    ray = choose(none, record.ray, _nan(record.ray))
     return Solution(
         x=x,
         s=s,
         y=y,
         status=status,
         steps=state.steps,
-        residuals=blank(record.residuals),
+        residuals=measured,
         ray=Ray(*ray),
         history=record.history,
         state=state,
