@@ -1,11 +1,12 @@
 """What the first call costs: CPU seconds of a fresh process's first and second call of five jobs.
 
-    python -m bench.compilation [--against PYTHON] [--repeats 3] [--jobs QP ...]
+    python -m bench.compilation [--against PYTHON] [--settings] [--repeats 3] [--jobs JOB ...]
 
 Each run is a process of its own, without XLA_FLAGS and without a compilation cache. CPU seconds, user
 and system, of the call alone: importing and starting the backend is not in them. They are medians
 over the runs. `--against` names the interpreter of another checkout, run in turn with this one; its
-columns come first.
+columns come first. `--settings` adds the first call with a warm cache of JAX, and with the old emitters
+of XLA (docs/compilation.md).
 """
 
 import argparse
@@ -83,6 +84,7 @@ for _ in range(2):
     jax.block_until_ready({call})
     print(seconds() - start)
 """
+OLD_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
 IGNORED = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE")
 
 
@@ -106,6 +108,18 @@ def measure(python: str, job: str, extra: dict[str, str] | None = None) -> tuple
     return first, second
 
 
+def with_settings(job: str) -> list[tuple[float, float]]:
+    """The same with a compilation cache that an earlier process has filled, and with other emitters."""
+    with tempfile.TemporaryDirectory() as folder:
+        cache = {
+            "JAX_COMPILATION_CACHE_DIR": folder,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        measure(sys.executable, job, cache)
+        cached = measure(sys.executable, job, cache)
+    return [cached, measure(sys.executable, job, {"XLA_FLAGS": OLD_EMITTERS})]
+
+
 def medians(runs: Iterable[tuple[float, float]]) -> list[float]:
     """The medians of first and of second calls."""
     return [statistics.median(column) for column in zip(*runs, strict=True)]
@@ -116,15 +130,21 @@ def main() -> None:
     parser.add_argument("--against", help="the Python interpreter of another checkout")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=list(JOBS))
+    parser.add_argument("--settings", action="store_true", help="also with a cache, and a flag")
     options = parser.parse_args()
     pythons = [sys.executable]
     heads = ["first", "second"]
     if options.against:
         pythons = [options.against, *pythons]
         heads = ["first, before", "second, before", "first, here", "second, here"]
+    if options.settings:
+        heads += ["first, cached", "second, cached", "first, flag", "second, flag"]
     print(" | ".join([f"{'job':28}", *heads]), flush=True)
     for job in options.jobs:
-        turns = [[measure(python, job) for python in pythons] for _ in range(options.repeats)]
+        turns = []
+        for _ in range(options.repeats):
+            turns.append([measure(python, job) for python in pythons])
+            turns[-1] += with_settings(job) if options.settings else []
         figures = [x for runs in zip(*turns, strict=True) for x in medians(runs)]
         cells = [f"{x:{len(head)}.2f}" for x, head in zip(figures, heads, strict=True)]
         print(" | ".join([f"{job:28}", *cells]), flush=True)
