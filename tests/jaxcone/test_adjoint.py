@@ -423,7 +423,7 @@ def test_derivatives_of_a_training_problem(rng):
         def value(problem):
             given = jaxcvxnn.TrainingProblem(*problem)
             solver = Splitting(tolerance=1e-9, max_steps=20_000)
-            return jaxcvxnn.solve(given, solver=solver).objective
+            return jaxcvxnn.solve(given, method=solver).objective
 
         return jax.jvp(value, (problem,), (direction,))
 
