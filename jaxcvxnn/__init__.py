@@ -7,6 +7,7 @@ from . import (
     files as files,
     geometry as geometry,
     improve as improve,
+    interior as interior,
     pricing as pricing,
     programs as programs,
     proof as proof,
