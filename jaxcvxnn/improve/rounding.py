@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcone.extend import after, davis_yin, matmul
+from jaxcone.extend import DavisYinSolution, after, davis_yin, matmul
 
+from ..job import Job, Pace
 from ..networks import AbstractTwoLayer, from_first_layer
 
 
@@ -71,12 +72,16 @@ def null_space_projector(X: Float[Array, "n d"]):
     return project
 
 
+# Steps of the paper (section 5.2).
+MAX_STEPS = 1000
+
+
 def round_moments(
     moments: Float[Any, "p p"],
     X: Float[Any, "n d"],
     *,
     width: int = 300,
-    max_steps: int = 1000,
+    max_steps: int = MAX_STEPS,
     bias: bool = False,
     relative_step: float | Float[Array, ""] = 1.0,
 ) -> AbstractTwoLayer:
@@ -95,19 +100,63 @@ def round_moments(
 
 @eqx.filter_jit
 def _round(moments, X, width, max_steps, bias, relative_step):
+    start, step = _start(moments, width, relative_step)
+    return _network(_advance(moments, X, start, step, max_steps).x, X, bias)
+
+
+def round_on_host(
+    moments: Float[Any, "p p"],
+    X: Float[Any, "n d"],
+    *,
+    width: int = 300,
+    bias: bool = False,
+    relative_step: float = 1.0,
+    job: Job,
+) -> AbstractTwoLayer:
+    """`round_moments` in pieces between which the job is asked; the network of where it ends."""
+    relative = jnp.asarray(relative_step)
+    start, step = job.finish(
+        lambda: jax.block_until_ready(_start_on_host(moments, width, relative))
+    )
+
+    def further(count: int) -> Array:
+        nonlocal start
+        start = jax.block_until_ready(
+            _advance_on_host(moments, X, start, step, jnp.asarray(count)).z
+        )
+        return start
+
+    Pace(job).run(MAX_STEPS, further)
+    last = job.finish(lambda: _advance_on_host(moments, X, start, step, jnp.asarray(0)).x)
+    return _network(last, X, bias)
+
+
+def _start(moments: Any, width: int, relative_step: Any) -> tuple[Array, Array]:
+    """The square root of Lambda, and the step size."""
     moments = jnp.asarray(moments)
-    count, features = X.shape
     values, vectors = jnp.linalg.eigh((moments + moments.T) / 2)
     root = (vectors * jnp.sqrt(jnp.maximum(values, 0)))[:, ::-1][:, :width]
     start = jnp.pad(root, ((0, 0), (0, width - root.shape[1])))
-    step = relative_step / jnp.where(values[-1] > 0, values[-1], 1)
-    found = davis_yin(
+    return start, relative_step / jnp.where(values[-1] > 0, values[-1], 1)
+
+
+def _advance(moments: Any, X: Any, start: Array, step: Array, steps: Any) -> DavisYinSolution:
+    """Some steps from z = `start`."""
+    count = X.shape[0]
+    return davis_yin(
         lambda z: project_complementary(z, count),
-        null_space_projector(after(jnp.asarray(X), values)),
+        null_space_projector(after(jnp.asarray(X), start)),
         lambda factor: 4 * (matmul(factor, matmul(factor.T, factor)) - matmul(moments, factor)),
         start,
         step=step,
-        max_steps=max_steps,
+        max_steps=steps,
     )
-    weights = found.x[2 * count : 2 * count + features]
-    return from_first_layer(weights, found.x[2 * count + features :].T, bias=bias)
+
+
+_start_on_host, _advance_on_host = eqx.filter_jit(_start), eqx.filter_jit(_advance)
+
+
+def _network(factor: Array, X: Any, bias: bool) -> AbstractTwoLayer:
+    count, features = X.shape
+    weights = factor[2 * count : 2 * count + features]
+    return from_first_layer(weights, factor[2 * count + features :].T, bias=bias)

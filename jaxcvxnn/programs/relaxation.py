@@ -15,7 +15,7 @@ from jaxcone.extend import after
 
 from ..bound import Bound
 from ..conic.lifted import LiftedData, LiftedProgram, lifted_program, pair_multipliers
-from ..improve.rounding import round_moments
+from ..improve.rounding import round_on_host
 from ..job import Job
 from ..networks import AbstractTwoLayer, zero_network
 from ..problem import TrainingProblem, in_float64, require_relu, require_squared
@@ -116,6 +116,8 @@ class SDPRelaxation(AbstractProgram[LiftedData, LiftedSolution]):
 # The published step size first; where it diverges or does badly, a quarter of it
 # (docs/math/lifted.md, "Rounding").
 ROUNDING_STEPS = (1.0, 0.25)
+# Of the time that is left, what each of them may take.
+ROUND_SHARE = 0.2
 
 
 def rounded_networks(
@@ -133,10 +135,13 @@ def rounded_networks(
     with jax.enable_x64(True):
         full, features = jnp.asarray(moments), jnp.asarray(problem.features)
         for step in ROUNDING_STEPS[-1:] if job.over() else ROUNDING_STEPS:
-            network = job.finish(
-                lambda step=step: round_moments(
-                    full, features, width=width, bias=problem.bias, relative_step=step
-                )
+            network = round_on_host(
+                full,
+                features,
+                width=width,
+                bias=problem.bias,
+                relative_step=step,
+                job=job.part(ROUND_SHARE),
             )
             if math.isfinite(float(problem.objective(network))):
                 network = jax.tree.map(np.asarray, network)

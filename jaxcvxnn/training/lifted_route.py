@@ -160,11 +160,11 @@ class _Work:
             # NaN asks for the program's own start, so that one compiled chunk serves every start.
             offset = program.offset()
             nowhere = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), (offset, offset))
-            return candidates(named_solver(self.route.solver, program), nowhere)
+            return candidates(named_solver(self.route.solver, program), program, nowhere)
         # Near interpolation the moments stay and the multipliers are proportional to the weight decay.
         ratio = float(self.problem.weight_decay) / weight_decay
         multipliers = jax.tree.map(lambda y: ratio * y, leader.found.y)
-        return candidates(leader.solver, (leader.found.s, multipliers))
+        return candidates(leader.solver, program, (leader.found.s, multipliers))
 
     def learn(self, program: LiftedProgram, candidate: Candidate, best: float) -> float:
         """The bound that a candidate's solution proves; both are kept if it is better than `best`."""

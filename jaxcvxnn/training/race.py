@@ -20,6 +20,8 @@ CANDIDATE_PENALTIES = (10.0, 100.0, 1000.0)
 CHUNK_STEPS = 400
 INTERIOR_STEPS = 5
 DEFAULT_STEPS = 4000
+# Directions from which on the steps between two checks take some seconds, and how many there are then.
+MANY, FEWER_STEPS = 200, 5
 # A candidate ends when its bound has gained less than STALL, relative, in PATIENCE chunks running,
 # or when after two chunks its bound is below the part BEHIND of the best.
 STALL = 1e-3
@@ -91,11 +93,15 @@ class Candidate:
         return self.turns >= 2 and self.bound < BEHIND * best
 
 
-def candidates(solver: AbstractSolver | None, start: Any = None) -> list[Candidate]:
+def candidates(
+    solver: AbstractSolver | None, program: LiftedProgram, start: Any = None
+) -> list[Candidate]:
     """Those that race: these settings alone, or all candidate penalties."""
     if solver is not None:
         return [Candidate(solver, start=start)]
     settings = {"max_steps": DEFAULT_STEPS, "tolerance": 1e-6, "adapt_penalty": False}
+    if program.pairs > MANY:
+        settings["check_every"] = FEWER_STEPS
     return [
         Candidate(Splitting(penalty=penalty, **settings), start=start)
         for penalty in CANDIDATE_PENALTIES

@@ -14,7 +14,7 @@ from jaxcvxnn.files.demo_data import random_trial
 
 SCRIPT = """
 import jax, jax.numpy as jnp, numpy as np, jaxcone, jaxcvxnn
-from jaxcvxnn.demo_data import random_trial
+from jaxcvxnn.files.demo_data import random_trial
 X, Y = map(np.stack, zip(*(random_trial(seed) for seed in range(40))))
 solver = jaxcone.Splitting(max_steps=50, check_every=10)
 def lane(x, y, weight_decay):

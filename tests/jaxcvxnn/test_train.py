@@ -253,7 +253,7 @@ def test_an_interrupt_before_the_first_chunk_ends(rng, monkeypatch):
     [
         ("training.lifted_route", "certify_reduced"),
         ("training.lifted_route", "read_out"),
-        ("programs.relaxation", "round_moments"),
+        ("programs.relaxation", "round_on_host"),
         ("improve.cycles", "grow"),
     ],
 )
