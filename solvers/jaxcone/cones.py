@@ -157,7 +157,11 @@ class ProductCone(eqx.Module):
         batches, parts = self.batches(), []
         for cone, indices in batches:
             block = after(taken(point, indices), parts[-1:])  # PSD blocks factor: in one line
-            parts.append(jnp.ravel(jax.vmap(cone.project)(block)))
+            # Matrices of different sides are factored in turn, although they share their code: a batch
+            # of factorisations would bind `solve_batch` to one thread.
+            one_by_one = isinstance(cone, PSD) and all_differ(indices, self.rows)
+            each = jax.lax.map if one_by_one else lambda f, blocks: jax.vmap(f)(blocks)
+            parts.append(jnp.ravel(each(cone.project, block)))
         places = [indices for _, indices in batches]
         return put_back(parts, places, self.rows) if parts else point
 
@@ -248,6 +252,12 @@ def _padded(
     places = np.full((len(blocks), largest.rows), padding)
     places[:, inside] = np.stack(blocks)
     return places
+
+
+def all_differ(places: np.ndarray, rows: int) -> bool:
+    """Whether several blocks share a batch of which no two are of one size."""
+    sizes = np.sum(places < rows, axis=1).tolist()
+    return len(sizes) == len(set(sizes)) > 1
 
 
 def taken(point: Float[Array, " m"], places: np.ndarray) -> Array:

@@ -8,6 +8,8 @@ blocks of one side. `Zero` rows have no interior and no part in this.
 """
 
 import abc
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -248,16 +250,18 @@ class MatrixScaling(AbstractScaling):
     def least(self, ds, dz):
         roots = jnp.sqrt(self.values)
         unit = roots[:, :, None] * roots[:, None, :]
-        return _least_eigenvalue(jnp.concatenate([ds / unit, dz / unit]))
+        return _least_eigenvalue(jnp.stack([ds / unit, dz / unit]), self.sides)
 
     def moved(self, s, z):
         # Only well-conditioned matrices are factored: S and Z themselves never are.
-        lower = jnp.linalg.cholesky(s if self.sides is None else s + self._outside)
+        whole = s if self.sides is None else s + self._outside
+        lower = _each_of(self.sides, jnp.linalg.cholesky, whole)
         squares, vectors = self._eigh(after(_congruence(jnp.swapaxes(lower, -1, -2), z), lower))
         values = jnp.sqrt(squares)
         spread = jnp.sqrt(values)
         root = _dot(_dot(self.root, lower), vectors) / spread[:, None, :]
-        back = jax.scipy.linalg.solve_triangular(after(lower, vectors), self.inverse, lower=True)
+        solve = functools.partial(jax.scipy.linalg.solve_triangular, lower=True)
+        back = _each_of(self.sides, solve, after(lower, vectors), self.inverse)
         inverse = spread[:, :, None] * _dot(jnp.swapaxes(vectors, -1, -2), back)
         return MatrixScaling(root, inverse, values, self.sides)
 
@@ -266,7 +270,9 @@ class MatrixScaling(AbstractScaling):
         if self.sides is None:
             return jnp.linalg.eigh(matrices)
         beyond = 1 + jnp.linalg.norm(matrices, axis=(1, 2), keepdims=True)
-        squares, vectors = jnp.linalg.eigh(matrices + beyond * self._outside)
+        squares, vectors = _each_of(
+            self.sides, lambda m: tuple(jnp.linalg.eigh(m)), matrices + beyond * self._outside
+        )
         return jnp.where(self._outside.any(axis=1), 1, squares), vectors
 
     @property
@@ -346,9 +352,9 @@ class Layout(eqx.Module):
         for (cone, rows), block in zip(self._kinds(), point, strict=True):
             if isinstance(cone, PSD):
                 # Padded with an entry of the diagonal, which lies between both extremes.
-                padding = _padding(self._sides(cone, rows), cone.side, block.dtype)
-                block = block + block[:, :1, :1] * padding
-                values = jnp.linalg.eigvalsh(after(block, found))
+                sides = self._sides(cone, rows)
+                block = block + block[:, :1, :1] * _padding(sides, cone.side, block.dtype)
+                values = _each_of(sides, jnp.linalg.eigvalsh, after(block, found))
                 found.append((jnp.min(values), jnp.max(values)))
             elif isinstance(cone, SecondOrder):
                 length = jnp.linalg.norm(block[:, 1:], axis=1)
@@ -394,21 +400,33 @@ def _determinant(x: Array) -> Array:
     return (x[:, 0] - length) * (x[:, 0] + length)
 
 
-def _least_eigenvalue(matrices: Float[Array, "k side side"]) -> Float[Array, ""]:
+def _each_of(sides: tuple[int, ...] | None, factor: Callable[..., Any], *arrays: Array) -> Any:
+    """A factorisation of all: in turn where no two have one side, as in `ProductCone.project`."""
+    if sides is not None and len(set(sides)) == len(sides):
+        return jax.lax.map(lambda parts: factor(*parts), arrays)
+    return factor(*arrays)
+
+
+def _least_eigenvalue(
+    matrices: Float[Array, "two k side side"], sides: tuple[int, ...] | None
+) -> Float[Array, ""]:
     """A lower bound of all eigenvalues, at most -1 / `LONGEST` and else about a hundredth too low.
 
     With t I added the matrices have Cholesky factors if their least eigenvalue exceeds -t. The factors
     for all t, many of which fail early, cost a quarter of what eigenvalues do. A NaN stays one.
     """
-    size = jnp.max(jnp.linalg.norm(matrices, axis=(1, 2)))
+    size = jnp.max(jnp.linalg.norm(matrices, axis=(2, 3)))
     identity = jnp.eye(matrices.shape[-1], dtype=size.dtype)
     low = jnp.full_like(size, -np.log(LONGEST))
+
+    def pivot(matrix):
+        return jax.lax.linalg.cholesky(matrix, symmetrize_input=False)[..., -1, -1]
 
     def halve(_, bracket):
         low, high = bracket
         middle = (low + high) / 2
         shifted = matrices + jnp.exp(middle) * identity
-        pivots = jax.lax.linalg.cholesky(shifted, symmetrize_input=False)[:, -1, -1]
+        pivots = jax.lax.map(lambda half: _each_of(sides, pivot, half), shifted)
         definite = jnp.all(jnp.isfinite(pivots))  # the last is NaN without a factor
         return jnp.where(definite, low, middle), jnp.where(definite, middle, high)
 
