@@ -4,6 +4,8 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
+from ..losses.base import AbstractMarginLoss
+from ..losses.named import LOSSES
 from .data import read, scaled
 from .errors import user_input
 from .report import lower_bound, print_facts, relative_gap
@@ -68,7 +70,7 @@ def _targets(table: "Table", about: dict[str, Any], loss: str, path: str) -> "np
     known = about.get("classes")
     if known and list(table.classes or ()) != list(known):
         raise ValueError(f"{path}: its classes are {table.classes}, the network's {known}")
-    if loss in ("logistic", "hinge") and table.classes is not None:
+    if issubclass(LOSSES[loss], AbstractMarginLoss) and table.classes is not None:
         if len(table.classes) != 2:
             raise ValueError(f"--loss {loss} needs two classes; {path} has {len(table.classes)}")
         return table.Y.argmax(axis=1)

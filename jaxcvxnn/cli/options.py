@@ -5,6 +5,9 @@ import contextlib
 import math
 from typing import Any, NoReturn
 
+from ..activations import ACTIVATIONS
+from ..losses.named import LOSSES
+from ..training.choose_route import ROUTES
 from .errors import InputError
 from .report import version
 
@@ -49,7 +52,7 @@ def _add_train(commands: Any) -> None:
     )
     train.add_argument(
         "--program",
-        choices=("auto", "columns", "lifted", "spectrahedron"),
+        choices=("auto", *ROUTES),
         default="auto",
         help="columns: neuron by neuron to the global optimum, for data of low rank; lifted: the "
         "semidefinite relaxation; spectrahedron: the exact program of polynomials; auto: the last "
@@ -130,7 +133,7 @@ def _add_certify(commands: Any) -> None:
     )
     certify.add_argument(
         "--loss",
-        choices=("squared", "logistic", "softmax", "hinge", "huber", "absolute"),
+        choices=tuple(LOSSES),
         default="squared",
         help="summed over the rows (default squared: half of the sum of squares)",
     )
@@ -196,7 +199,7 @@ def _add_column_options(parser: argparse.ArgumentParser) -> None:
 def _add_network_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--activation",
-        choices=("relu", "leaky_relu", "absolute", "polynomial"),
+        choices=tuple(ACTIVATIONS),
         default="relu",
         help="of the hidden neurons; polynomial: 0.09 t^2 + 0.5 t + 0.47, which is trained to the "
         "global optimum whatever the data (default relu)",

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..activations import RELU, AbstractActivation, LeakyReLU, Polynomial
+from ..activations import ACTIVATIONS, RELU, AbstractActivation
 from ..networks import AbstractTwoLayer, two_layer
 
 FORMAT = "jaxcvxnn.network"
@@ -132,7 +132,7 @@ def _written(activation: AbstractActivation) -> str:
 def _read(text: str) -> AbstractActivation:
     """The activation of `_written`; a `ValueError` for any other text."""
     settings = json.loads(text)
-    kinds = {kind.name: kind for kind in (LeakyReLU, Polynomial)}
+    kinds = {kind.name: type(kind) for kind in ACTIVATIONS.values()}
     try:
         return kinds[settings.pop("name")](**settings)
     except (KeyError, TypeError, AttributeError) as error:

@@ -1,7 +1,7 @@
 """From what the caller asks for to the route that does it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +30,38 @@ NAMED_PROGRAMS: dict[str, Callable[[], AbstractProgram[Any, Any]]] = {
     "cone_lasso": ConeGroupLasso,
     "sdp": SDPRelaxation,
 }
-PROGRAMS = ("auto", "columns", "lifted", "spectrahedron", *NAMED_PROGRAMS)
+
+
+class Settings(NamedTuple):
+    """What the caller asks of a route; each takes what it uses."""
+
+    solver: Any
+    tolerance: float | None
+    width: int
+    polish: bool
+    seed: int
+    checkpoint: Checkpoint | None
+    dtype: Any
+
+
+# Training that is more than one program; a route is added to `train` and `path` by its line here.
+ROUTES: dict[str, Callable[[Settings], AbstractRoute]] = {
+    "columns": lambda s: ColumnsRoute(
+        width=s.width, tolerance=s.tolerance, seed=s.seed, checkpoint=s.checkpoint
+    ),
+    "lifted": lambda s: LiftedRoute(
+        width=s.width,
+        solver=s.solver,
+        improve=s.polish,
+        seed=s.seed,
+        dtype=s.dtype,
+        checkpoint=s.checkpoint,
+    ),
+    "spectrahedron": lambda s: SpectrahedronRoute(
+        width=s.width, tolerance=s.tolerance, checkpoint=s.checkpoint
+    ),
+}
+PROGRAMS = ("auto", *ROUTES, *NAMED_PROGRAMS)
 
 
 def choose_route(
@@ -57,13 +88,7 @@ def choose_route(
     if named in NAMED_PROGRAMS:
         own = NAMED_PROGRAMS[named]()
         return _program_route(own, problem, solver, tolerance, width, polish, named)
-    if named == "spectrahedron":
-        return SpectrahedronRoute(width=width, tolerance=tolerance, checkpoint=checkpoint)
-    if named == "columns":
-        return ColumnsRoute(width=width, tolerance=tolerance, seed=seed, checkpoint=checkpoint)
-    return LiftedRoute(
-        width=width, solver=solver, improve=polish, seed=seed, dtype=dtype, checkpoint=checkpoint
-    )
+    return ROUTES[named](Settings(solver, tolerance, width, polish, seed, checkpoint, dtype))
 
 
 def choose_program(

@@ -17,7 +17,6 @@ from jax.core import Tracer
 
 from . import verified
 from .cone_program import ConeProgram
-from .cones import PSD, AbstractCone, Nonnegative, SecondOrder, Zero, smat_of_numpy, svec_of_numpy
 from .operators import Matrix
 
 
@@ -86,43 +85,7 @@ def _largest_product(residual: np.ndarray, size: np.ndarray) -> float:
 def _into_dual(program: ConeProgram, y: np.ndarray) -> list[np.ndarray]:
     ends = np.cumsum([cone.rows for cone in program.cones.cones])[:-1]
     blocks = np.split(y, ends) if program.cones.cones else []
-    return [_dual_block(c, block) for c, block in zip(program.cones.cones, blocks, strict=True)]
-
-
-def _dual_block(cone: AbstractCone, block: np.ndarray) -> np.ndarray:
-    """A point of the dual cone near the block: proven to be in it."""
-    if block.size == 0:
-        return block
-    if isinstance(cone, Nonnegative):
-        return np.maximum(block, 0.0)
-    if isinstance(cone, SecondOrder):
-        least = float(verified.vector_norm_bound(block[1:])) if block.size > 1 else 0.0
-        return np.concatenate([[max(float(block[0]), least)], block[1:]])
-    if isinstance(cone, PSD):
-        return _dual_matrix(block)
-    if isinstance(cone, Zero):
-        return block  # the dual of {0} is everything
-    raise ValueError(f"program: no proven way into the dual of {cone!r} is known.")
-
-
-def _dual_matrix(block: np.ndarray) -> np.ndarray:
-    """The block with its diagonal raised until it is proven positive semidefinite."""
-    matrix = smat_of_numpy(block)
-    error = 2 * verified.UNIT * np.abs(matrix) * (1 - np.eye(len(matrix)))
-    scale = float(np.max(np.abs(matrix)))
-    if scale == 0:
-        return block
-    least = float(np.linalg.eigvalsh(matrix)[0])
-    shift = max(-least, 0.0)
-    for extra in (0.0, *(scale * 10.0**k for k in range(-15, 1))):
-        raised = matrix + (shift + extra) * np.eye(len(matrix))
-        if verified.is_positive_definite(raised, error):
-            # svec of the diagonal is the diagonal itself; the rest of the block stays bit for bit.
-            moved = block.copy()
-            diagonal = svec_of_numpy(np.eye(len(matrix))) > 0
-            moved[diagonal] = np.diag(raised)
-            return moved
-    return np.full_like(block, np.nan)
+    return [c.into_dual(block) for c, block in zip(program.cones.cones, blocks, strict=True)]
 
 
 def _box(x_bound: Any, shape: tuple[int, ...]) -> np.ndarray:

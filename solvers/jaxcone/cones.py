@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from . import verified
 from .projections import project_nonnegative, project_psd, project_second_order
 from .pytrees import after
 
@@ -38,7 +39,12 @@ class AbstractCone(eqx.Module):
 
     @abc.abstractmethod
     def entrywise(self) -> bool:
-        """Whether each row may have a scale of its own; otherwise the rows must share one."""
+        """Whether each row may have a scale of its own: then it is a number that is nonnegative, or
+        that is zero. Otherwise the rows must share one."""
+
+    def into_dual(self, point: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
+        """A point of the dual cone near a point, proven to be in it; NaN where no proof is found."""
+        raise ValueError(f"program: no proven way into the dual of {self!r} is known.")
 
 
 class Zero(AbstractCone):
@@ -62,6 +68,9 @@ class Zero(AbstractCone):
     def entrywise(self):
         return True
 
+    def into_dual(self, point):
+        return point
+
 
 class Nonnegative(AbstractCone):
     """Vectors without a negative entry."""
@@ -83,6 +92,9 @@ class Nonnegative(AbstractCone):
 
     def entrywise(self):
         return True
+
+    def into_dual(self, point):
+        return np.maximum(point, 0.0)
 
 
 class SecondOrder(AbstractCone):
@@ -106,6 +118,12 @@ class SecondOrder(AbstractCone):
     def entrywise(self):
         return self.size <= 1
 
+    def into_dual(self, point):
+        if point.size == 0:
+            return point
+        least = float(verified.vector_norm_bound(point[1:])) if point.size > 1 else 0.0
+        return np.concatenate([[max(float(point[0]), least)], point[1:]])
+
 
 class PSD(AbstractCone):
     """Symmetric positive semidefinite matrices of `side` rows, as vectors of `svec`."""
@@ -127,6 +145,9 @@ class PSD(AbstractCone):
 
     def entrywise(self):
         return self.side <= 1
+
+    def into_dual(self, point):
+        return _raised_diagonal(point) if point.size else point
 
 
 class ProductCone(eqx.Module):
@@ -318,6 +339,26 @@ def smat_of_numpy(vector: np.ndarray) -> np.ndarray:
     matrix = np.zeros((side_of(len(vector)),) * 2, vector.dtype)
     matrix[rows, columns] = matrix[columns, rows] = vector / weights
     return matrix
+
+
+def _raised_diagonal(block: np.ndarray) -> np.ndarray:
+    """The block with its diagonal raised until it is proven positive semidefinite."""
+    matrix = smat_of_numpy(block)
+    error = 2 * verified.UNIT * np.abs(matrix) * (1 - np.eye(len(matrix)))
+    scale = float(np.max(np.abs(matrix)))
+    if scale == 0:
+        return block
+    least = float(np.linalg.eigvalsh(matrix)[0])
+    shift = max(-least, 0.0)
+    for extra in (0.0, *(scale * 10.0**k for k in range(-15, 1))):
+        raised = matrix + (shift + extra) * np.eye(len(matrix))
+        if verified.is_positive_definite(raised, error):
+            # svec of the diagonal is the diagonal itself; the rest of the block stays bit for bit.
+            moved = block.copy()
+            diagonal = svec_of_numpy(np.eye(len(matrix))) > 0
+            moved[diagonal] = np.diag(raised)
+            return moved
+    return np.full_like(block, np.nan)
 
 
 def _check_size(cone: AbstractCone, name: str, value: int) -> None:

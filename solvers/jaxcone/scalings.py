@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from .cones import (
     PSD,
+    Nonnegative,
     ProductCone,
     SecondOrder,
     Zero,
@@ -289,6 +290,13 @@ class Layout(eqx.Module):
     """The blocks of a vector of a product cone, and its equality rows."""
 
     cones: ProductCone
+
+    def __check_init__(self):
+        for cone in self.cones.cones:
+            if not isinstance(cone, Zero | Nonnegative | SecondOrder | PSD):
+                raise ValueError(
+                    f"InteriorPoint: it has no scaling of {cone!r}; Splitting takes it."
+                )
 
     @property
     def equalities(self) -> np.ndarray:

@@ -16,6 +16,7 @@ from jaxcone import (
     PSD,
     AbstractCone,
     ConeProgram,
+    InteriorPoint,
     Nonnegative,
     SecondOrder,
     Splitting,
@@ -60,7 +61,7 @@ def vectors(size: int, elements=None):
 @hypothesis.given(
     st.sampled_from(PROGRAMS),
     SCALES,
-    vectors(12),
+    vectors(len(DUAL)),
     SCALES,
     vectors(3),
     st.floats(1, 3),
@@ -174,6 +175,8 @@ def test_a_custom_cone_is_refused():
     program = ConeProgram(None, np.array([-1.0]), np.array([[-1.0]]), np.zeros(1), Halfline())
     with pytest.raises(ValueError, match="cone"):
         safe_dual_bound(program, [-1.0], x_bound=10.0)
+    with pytest.raises(ValueError, match="no scaling of .*Halfline"):
+        solve(program, InteriorPoint())
 
 
 # --- tightness ------------------------------------------------------------------------------------
