@@ -15,6 +15,7 @@ from jaxcone.extend import AbstractConeProgram
 
 from ..bound import Bound
 from ..job import Job
+from ..pricing.budget import Budget
 from ..proof.residual import certify_residual
 
 Data = TypeVar("Data")
@@ -100,9 +101,12 @@ class AbstractProgram(eqx.Module, Generic[Data, Found]):
         del problem
         return np.asarray(found.residual, np.float64)
 
-    def certify(self, problem: Any, found: Any) -> Bound[Any]:
-        """What a solution proves, converged or not: a lower bound on the optimum of training."""
-        return certify_residual(problem, self.residual(problem, found))
+    def certify(self, problem: Any, found: Any, *, budget: Budget | None = None) -> Bound[Any]:
+        """What a solution proves, converged or not: a lower bound on the optimum of training.
+
+        `budget` limits the search for neurons, where the proof needs one.
+        """
+        return certify_residual(problem, self.residual(problem, found), budget=budget)
 
 
 class AbstractMethod(eqx.Module):

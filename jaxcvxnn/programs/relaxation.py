@@ -18,6 +18,7 @@ from ..conic.lifted import LiftedData, LiftedProgram, lifted_program, pair_multi
 from ..improve.rounding import round_on_host
 from ..job import Job
 from ..networks import AbstractTwoLayer, zero_network
+from ..pricing.budget import Budget
 from ..problem import TrainingProblem, in_float64, require_relu, require_squared
 from ..proof.lifted import LiftedProof, certify_dual, certify_reduced
 from ..reduction import Reduction, lifted_data
@@ -98,19 +99,26 @@ class SDPRelaxation(AbstractProgram[LiftedData, LiftedSolution]):
         return np.asarray(found.residual, np.float64)
 
     def certify(
-        self, problem: TrainingProblem | Reduction, found: LiftedSolution
+        self,
+        problem: TrainingProblem | Reduction,
+        found: LiftedSolution,
+        *,
+        budget: Budget | None = None,
     ) -> Bound[LiftedProof]:
         """What R and the multipliers prove together; on the host, one lane at a time.
 
-        **Arguments:** what `solve` was given: the problem, or the reduction whose `data` it was.
+        **Arguments:** what `solve` was given: the problem, or the reduction whose `data` it was; the
+        job of `budget` ends the repair.
         """
+        job = None if budget is None else budget.job
         residual = np.asarray(found.residual, np.float64)
         multipliers = np.asarray(found.multipliers, np.float64)
         if isinstance(problem, Reduction):
-            return certify_reduced(problem, residual, multipliers)
+            return certify_reduced(problem, residual, multipliers, job=job)
         lengths = np.linalg.norm(np.asarray(problem.features, np.float64), axis=1)
         inverse = np.tile(1 / np.where(lengths > 0, lengths, np.inf), 2)
-        return certify_dual(problem, residual, multipliers * inverse[:, None] * inverse)
+        full = multipliers * inverse[:, None] * inverse
+        return certify_dual(problem, residual, full, job=job)
 
 
 # The published step size first; where it diverges or does badly, a quarter of it

@@ -58,6 +58,7 @@ def certify_dual(
     multipliers: Any = None,
     *,
     repair: bool = True,
+    job: Job | None = None,
 ) -> Bound[LiftedProof]:
     """A rigorous lower bound from any dual pair, from any solver, converged or not.
 
@@ -67,6 +68,7 @@ def certify_dual(
     - `multipliers`: N (2n, 2n) of the entrywise constraints on E[(alpha, omega)(alpha, omega)'];
       negative entries off the (alpha_i, omega_i) diagonal count as zero. None means zero.
     - `repair`: re-optimise what can be cheaply; without it the pair is only shrunk until feasible.
+    - `job`: ends the repair with what it has reached.
 
     **Raises** a `ValueError` for shapes that do not match or entries that are not finite.
     """
@@ -81,6 +83,7 @@ def certify_dual(
         reduction.reduce_residual(residual),
         reduction.reduce_multipliers(multipliers),
         repair=repair,
+        job=job,
     )
 
 

@@ -1,5 +1,6 @@
 """Training by any convex program, as it is: solved, its network improved, its dual certified."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -7,13 +8,14 @@ import jax
 import numpy as np
 
 from ..activations import LeakyReLU
-from ..bound import Bound
+from ..bound import Bound, relative_gap
 from ..improve.cycles import grow_and_polish
 from ..improve.output_layer import narrow, refit
 from ..improve.polish import prune
 from ..improve.simplify import simplify
 from ..job import Job
 from ..networks import AbstractTwoLayer, zero_network
+from ..pricing.budget import Budget
 from ..problem import TrainingProblem
 from ..programs.abstract import AbstractProgram, status_name
 from ..programs.solve import solve_on_host
@@ -22,6 +24,8 @@ from .route import AbstractRoute, Outcome
 
 # The relative gap below which a network is not polished any more, where none is asked for.
 GOOD_ENOUGH = 1e-6
+# Of a time limit, the part that the solve may take; and of the rest, what improving the network may.
+SOLVE_SHARE, POLISH_SHARE = 0.7, 0.9
 
 
 class ProgramRoute(AbstractRoute):
@@ -74,15 +78,18 @@ class _Work:
         self.rounded = self.upper
         self.bound: Bound[Any] = trivial_bound(problem)
         self.found: Any = None
+        self.cut = ""  # why the solve had to end, if it had to
 
     def solve(self, before: Any) -> None:
         def watch(found):
             lower, upper = float(found.dual_objective), float(found.objective)
             self.job.report(int(found.steps), int(found.steps), lower, upper)
 
+        job = self.job.part(SOLVE_SHARE)
         self.found = solve_on_host(
-            self.problem, self.route.program, self.route.method, before, self.job, watch
+            self.problem, self.route.program, self.route.method, before, job, watch
         )
+        self.cut = job.stopped
 
     def round(self) -> None:
         if self.found is None:
@@ -114,15 +121,14 @@ class _Work:
             self.offer(network)
             self.job.report(round(100 * part), 100, self.bound.lower_bound, self.upper)
 
-        width = self.route.width
-        grow_and_polish(self.problem, self.network, width=width, job=self.job, watch=watch)
+        width, job = self.route.width, self.job.part(POLISH_SHARE)
+        grow_and_polish(self.problem, self.network, width=width, job=job, watch=watch)
 
     def certify(self) -> None:
         """What the dual of the solution proves, and the network's own residual."""
         if self.found is not None:
             found = self.found
-            proven = self.job.chunk(lambda: self.route.program.certify(self.problem, found))
-            self.keep(proven)
+            self.keep(lambda b: self.route.program.certify(self.problem, found, budget=b))
         if self.network.width:
             outputs = self.network.predict(self.problem.X)
             self.learn(np.asarray(self.problem.loss.gradient(outputs, self.problem.Y)))
@@ -130,14 +136,22 @@ class _Work:
 
     @property
     def gap(self) -> float:
-        return (self.upper - self.bound.lower_bound) / max(abs(self.upper), 1e-300)
+        return relative_gap(self.bound.lower_bound, self.upper)
 
     def learn(self, residual: np.ndarray) -> None:
         """Keep what a residual proves, if it is more."""
-        self.keep(self.job.chunk(lambda: certify_residual(self.problem, residual)))
+        self.keep(lambda budget: certify_residual(self.problem, residual, budget=budget))
 
-    def keep(self, bound: Bound[Any] | None) -> None:
-        if bound is not None and bound.lower_bound > self.bound.lower_bound:
+    def keep(self, prove: Callable[[Budget], Bound[Any]]) -> None:
+        """Keep what is proven, if it is more.
+
+        Where the time is over, the search for neurons is short, and the bound weak but valid; after a
+        Ctrl-C there is none.
+        """
+        if self.job.interrupted:
+            return
+        bound = self.job.finish(lambda: prove(Budget(job=self.job)))
+        if bound.lower_bound > self.bound.lower_bound:
             self.bound = bound
 
     def offer(self, network: AbstractTwoLayer) -> bool:
@@ -151,7 +165,7 @@ class _Work:
 
     def outcome(self) -> Outcome:
         found = self.found
-        status = "interrupted" if found is None else status_name(found.status)
+        status = self.cut or status_name(found.status)
         steps = 0 if found is None else int(found.steps)
         return Outcome(
             network=self.network,
